@@ -1,0 +1,2 @@
+//! TOML text → model → plan. Pure: reads no file, asks no kernel.
+pub mod model;

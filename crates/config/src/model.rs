@@ -1,0 +1,264 @@
+//! What a configuration says, as a value that cannot be wrong: every address parsed, every name resolved, every
+//! contradiction refused before it gets here. No spans, no text: diagnostics are made on the way in.
+
+use ipnet::IpNet;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+/// One configuration file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    pub router: Router,
+    /// In the order of the file: as with `iptables -j MARK`, a later rule that matches overrides an earlier one.
+    pub marks: Vec<MarkRule>,
+    /// In the order of the file.
+    pub services: Vec<Service>,
+}
+
+/// The director itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Router {
+    /// Interfaces on which clients arrive and VIPs are put. At least one.
+    pub outside: Vec<String>,
+    /// Interfaces behind which the real servers are. May be empty: a one-armed director uses `outside` for both.
+    pub inside: Vec<String>,
+    pub limits: Limits,
+}
+
+/// How much memory the data plane takes, fixed when it is first loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Established connections remembered, 64 bytes each. Rounded up to a power of two.
+    pub flows: u32,
+    /// Half-open connections remembered, 64 bytes each. Rounded up to a power of two.
+    pub half_open: u32,
+    /// Persistence templates remembered, 64 bytes each. Rounded up to a power of two.
+    pub templates: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { flows: 1 << 20, half_open: 1 << 18, templates: 1 << 18 }
+    }
+}
+
+/// A firewall mark. Never 0: that is what an unmarked packet carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Mark(pub std::num::NonZeroU32);
+
+/// `iptables -t mangle -A PREROUTING … -j MARK --set-mark value`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MarkRule {
+    pub value: Mark,
+    /// Destination prefixes; never empty.
+    pub to: Vec<IpNet>,
+    /// Source prefixes; empty means any.
+    pub from: Vec<IpNet>,
+    /// Protocols and destination ports; empty means every TCP, UDP and SCTP packet.
+    pub ports: Vec<PortMatch>,
+    /// Input interfaces; empty means any.
+    pub interfaces: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    Tcp,
+    Udp,
+    Sctp,
+}
+
+impl Protocol {
+    pub const ALL: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+
+    /// The IP protocol number (IANA).
+    pub fn number(self) -> u8 {
+        match self {
+            Protocol::Tcp => 6,
+            Protocol::Udp => 17,
+            Protocol::Sctp => 132,
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+            Protocol::Sctp => "sctp",
+        }
+    }
+}
+
+/// `tcp/80`, `udp/10000-20000`; `all` becomes one entry for each protocol with the whole range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortMatch {
+    pub protocol: Protocol,
+    pub ports: PortRange,
+}
+
+/// An inclusive range of ports. `first <= last`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PortRange {
+    pub first: u16,
+    pub last: u16,
+}
+
+impl PortRange {
+    /// Every port, 0 included, as `all` means it.
+    pub const ALL: PortRange = PortRange { first: 0, last: u16::MAX };
+
+    pub fn is_single(self) -> bool {
+        self.first == self.last
+    }
+}
+
+/// A member port of a service, and the real servers' port when it differs (`tcp/443 -> 8443`, NAT only).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemberPort {
+    pub matching: PortMatch,
+    pub target: Option<u16>,
+}
+
+/// How a service's packets are recognised.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Selector {
+    /// By destination: these VIPs (at least one, v4 and v6 mixed freely) and these ports (at least one).
+    Ports { vips: Vec<IpAddr>, ports: Vec<MemberPort> },
+    /// By mark: everything that a `[[mark]]` rule with this value matches. `vips` are the addresses that the director
+    /// announces for it: the host prefixes of those rules unless the service lists its own.
+    Mark { mark: Mark, vips: Vec<IpAddr> },
+}
+
+impl Selector {
+    pub fn vips(&self) -> &[IpAddr] {
+        match self {
+            Selector::Ports { vips, .. } | Selector::Mark { vips, .. } => vips,
+        }
+    }
+}
+
+/// A virtual service: many ports, one choice of real server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// The key in `[service.NAME]`; unique.
+    pub name: String,
+    pub selector: Selector,
+    pub scheduler: Scheduler,
+    pub persistence: Option<Persistence>,
+    pub forward: Forward,
+    pub timeouts: Timeouts,
+    pub udp: Udp,
+    /// In the order of the file; at least one; names unique within the service.
+    pub servers: Vec<Server>,
+}
+
+/// Named as in IPVS; `maglev` is also known as `mh`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scheduler {
+    /// Round robin.
+    Rr,
+    /// Weighted round robin.
+    Wrr,
+    /// Least connection.
+    Lc,
+    /// Weighted least connection.
+    Wlc,
+    /// Source hashing.
+    Sh,
+    /// Maglev consistent hashing.
+    Maglev,
+}
+
+impl Scheduler {
+    pub const ALL: [Scheduler; 6] =
+        [Scheduler::Rr, Scheduler::Wrr, Scheduler::Lc, Scheduler::Wlc, Scheduler::Sh, Scheduler::Maglev];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Scheduler::Rr => "rr",
+            Scheduler::Wrr => "wrr",
+            Scheduler::Lc => "lc",
+            Scheduler::Wlc => "wlc",
+            Scheduler::Sh => "sh",
+            Scheduler::Maglev => "maglev",
+        }
+    }
+}
+
+/// A client stays with its real server for `timeout` after its last new connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Persistence {
+    pub timeout: Duration,
+    /// Clients whose IPv4 addresses agree under this mask are one client. Need not be a prefix, as in IPVS.
+    pub netmask: Ipv4Addr,
+    /// Clients whose IPv6 addresses agree in this many leading bits are one client. 0 to 128.
+    pub prefix_len_v6: u8,
+}
+
+/// The forwarding method.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Forward {
+    /// Masquerading: addresses and ports are rewritten, replies come back through the director.
+    Nat,
+    /// Direct routing: only the frame's MAC addresses change.
+    Dr,
+    /// IP-in-IP.
+    Tunnel,
+    /// The director itself serves: packets are passed up to its own sockets.
+    Local,
+}
+
+impl Forward {
+    pub const ALL: [Forward; 4] = [Forward::Nat, Forward::Dr, Forward::Tunnel, Forward::Local];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Forward::Nat => "nat",
+            Forward::Dr => "dr",
+            Forward::Tunnel => "tunnel",
+            Forward::Local => "local",
+        }
+    }
+}
+
+/// How long a silent connection is remembered. Defaults are IPVS's (`net/netfilter/ipvs/ip_vs_proto_tcp.c`,
+/// `tcp_timeouts`; `ip_vs_proto_udp.c`, `udp_timeouts`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    pub established: Duration,
+    pub closing: Duration,
+    pub half_open: Duration,
+    pub udp: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            established: Duration::from_secs(900),
+            closing: Duration::from_secs(120),
+            half_open: Duration::from_secs(60),
+            udp: Duration::from_secs(300),
+        }
+    }
+}
+
+/// Whether datagrams are remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Udp {
+    #[default]
+    Tracked,
+    /// Table schedulers only: the table alone decides, nothing is recorded, a change of the pool moves clients.
+    Stateless,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// Unique within the service; the address when the file gives no name.
+    pub name: String,
+    /// At most one IPv4 and one IPv6 address, at least one of them (`address = "10.0.0.1"` or
+    /// `address = ["10.0.0.1", "fd00::1"]`). None for `forward = "local"`.
+    pub addresses: Vec<IpAddr>,
+    /// 0 takes no new clients.
+    pub weight: u16,
+    /// The service's method unless the server says otherwise.
+    pub forward: Forward,
+}
