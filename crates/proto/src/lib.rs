@@ -1,1 +1,2 @@
-
+//! Protocols without I/O: bytes, events and `now` in; bytes, actions and deadlines out.
+pub mod announce;
