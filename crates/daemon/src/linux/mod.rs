@@ -1,0 +1,17 @@
+//! What marca asks of the Linux it runs on. Each file owns one kernel interface; none decides anything.
+//!
+//! A network namespace belongs to a thread, and a socket to the namespace in which it was opened. Everything here acts
+//! on the namespace of the thread that calls `open`, `read`, `findings` and so on.
+//!
+//! | file | kernel interface |
+//! |---|---|
+//! | [`network`] | route netlink: interfaces, addresses, routes, neighbours, and their changes |
+//! | [`announce`] | a packet socket that sends whole frames |
+//! | [`offload`] | the ethtool ioctl: offloads that break or weaken XDP |
+//! | [`sysctl`] | `/proc/sys/net` |
+//! | [`bpffs`] | the BPF file system |
+pub mod announce;
+pub mod bpffs;
+pub mod network;
+pub mod offload;
+pub mod sysctl;

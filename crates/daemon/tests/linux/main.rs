@@ -1,0 +1,10 @@
+//! The Linux adapters against a real kernel, in network namespaces of their own. Needs root and iproute2.
+
+mod announce;
+mod bpffs;
+mod changes;
+mod namespace;
+mod neighbours;
+mod network;
+mod offload;
+mod sysctl;
