@@ -2,6 +2,7 @@
 //! contradiction refused before it gets here. No spans, no text: diagnostics are made on the way in.
 
 use ipnet::IpNet;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
@@ -46,6 +47,13 @@ impl Default for Limits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Mark(pub std::num::NonZeroU32);
 
+/// As in the file's `value = 80`.
+impl fmt::Display for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
 /// `iptables -t mangle -A PREROUTING … -j MARK --set-mark value`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MarkRule {
@@ -88,11 +96,28 @@ impl Protocol {
     }
 }
 
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 /// `tcp/80`, `udp/10000-20000`; `all` becomes one entry for each protocol with the whole range.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PortMatch {
     pub protocol: Protocol,
     pub ports: PortRange,
+}
+
+/// As in the file: `tcp`, `tcp/80`, `udp/10000-20000`. [`crate::text::ports::matches`] reads it back.
+impl fmt::Display for PortMatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.ports {
+            PortRange::ALL => write!(f, "{}", self.protocol),
+            PortRange { first, last } if first == last => write!(f, "{}/{first}", self.protocol),
+            PortRange { first, last } => write!(f, "{}/{first}-{last}", self.protocol),
+        }
+    }
 }
 
 /// An inclusive range of ports. `first <= last`.
@@ -109,13 +134,29 @@ impl PortRange {
     pub fn is_single(self) -> bool {
         self.first == self.last
     }
+
+    /// Whether a port is in both.
+    pub fn overlaps(self, other: PortRange) -> bool {
+        self.first <= other.last && other.first <= self.last
+    }
 }
 
 /// A member port of a service, and the real servers' port when it differs (`tcp/443 -> 8443`, NAT only).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MemberPort {
     pub matching: PortMatch,
     pub target: Option<u16>,
+}
+
+/// As in the file: `tcp/80`, `tcp/443 -> 8443`. [`crate::text::ports::members`] reads it back.
+impl fmt::Display for MemberPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.matching)?;
+        match self.target {
+            Some(target) => write!(f, " -> {target}"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// How a service's packets are recognised.

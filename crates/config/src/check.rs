@@ -1,0 +1,22 @@
+//! What contradicts what. Each check works on a draft and keeps silent where a hole in it (something that was
+//! refused, with a diagnostic of its own) may be the reason for what it finds.
+
+mod claims;
+mod marks;
+mod servers;
+mod service;
+
+use crate::diagnostic::Diagnostic;
+use crate::draft::Draft;
+
+/// All contradictions of a file.
+pub(crate) fn check(draft: &Draft) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
+    for each in &draft.services {
+        service::check(each, &draft.marks, &mut found);
+        servers::check(each, &draft.marks, &mut found);
+    }
+    claims::check(&draft.services, &mut found);
+    marks::check(draft, &mut found);
+    found
+}

@@ -1,0 +1,132 @@
+//! A service by itself: what it is recognised by, and keys that exclude each other.
+
+use super::claims;
+use crate::diagnostic::{Diagnostic, quoted};
+use crate::draft::{Located, MarkDraft, ServiceDraft, forward_of, vips_of};
+use crate::model::{Forward, MemberPort, Scheduler, Udp};
+use crate::text::address;
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+pub(super) fn check(service: &ServiceDraft, marks: &[MarkDraft], found: &mut Vec<Diagnostic>) {
+    selector(service, found);
+    repeated_vips(service, found);
+    unusable_vips_of_a_mark(service, marks, found);
+    repeated_ports(&service.ports.items, found);
+    targets(service, found);
+    stateless_udp(service, found);
+}
+
+/// Either ports with a VIP, or a mark.
+fn selector(service: &ServiceDraft, found: &mut Vec<Diagnostic>) {
+    let name = quoted(&service.name);
+    match (&service.ports.span, service.mark.is_absent()) {
+        (Some(ports), false) => {
+            let mark = service.mark.given().map(|mark| &mark.span);
+            let diagnostic = Diagnostic::error(format!("service {name} has both `ports` and `mark`"))
+                .at(mark.unwrap_or(&service.header), "a mark selects packets by itself")
+                .also(ports, "and so do ports")
+                .help("keep `mark` and put the ports into its [[mark]] rules, or keep `ports` and remove `mark`");
+            found.push(diagnostic);
+        }
+        (None, true) => {
+            let diagnostic = Diagnostic::error(format!("service {name} has neither `ports` nor `mark`"))
+                .at(&service.header, "matches nothing")
+                .help("add `ports = [\"tcp/80\"]`, or `mark = 80` together with a [[mark]] rule");
+            found.push(diagnostic);
+        }
+        (Some(_), true) if service.vips.span.is_none() => {
+            let diagnostic = Diagnostic::error(format!("service {name} has no `vip`"))
+                .at(&service.header, "has no `vip`")
+                .help("add the addresses that clients connect to: vip = [\"192.0.2.10\"]");
+            found.push(diagnostic);
+        }
+        _ => {}
+    }
+}
+
+fn repeated_vips(service: &ServiceDraft, found: &mut Vec<Diagnostic>) {
+    let mut seen: HashMap<IpAddr, &Located<IpAddr>> = HashMap::new();
+    for vip in &service.vips.items {
+        if let Some(first) = seen.get(&vip.value) {
+            let diagnostic = Diagnostic::error(format!("VIP {} is listed twice", vip.value))
+                .at(&vip.span, "listed again")
+                .also(&first.span, "first listed here")
+                .help("remove one of the two");
+            found.push(diagnostic);
+        } else {
+            seen.insert(vip.value, vip);
+        }
+    }
+}
+
+/// A rule may match what no director can own; a service that takes its VIPs from the rule may not.
+fn unusable_vips_of_a_mark(service: &ServiceDraft, marks: &[MarkDraft], found: &mut Vec<Diagnostic>) {
+    let Some(mark) = service.mark.given().filter(|_| service.vips.span.is_none()) else { return };
+    for vip in vips_of(service, marks) {
+        let Some(error) = address::unusable_as_vip(vip.value) else { continue };
+        let diagnostic = Diagnostic::error(error.message)
+            .at(&vip.span, error.label)
+            .also(&mark.span, "this service takes its VIPs from the rules of its mark")
+            .help("list the service's own addresses with `vip`, or correct the rule");
+        found.push(diagnostic);
+    }
+}
+
+/// The same rule as between services: within one rank, nothing may be claimed twice.
+fn repeated_ports(ports: &[Located<MemberPort>], found: &mut Vec<Diagnostic>) {
+    let entries = ports.iter().map(|port| (port.value.matching, port)).collect();
+    let mut reported = None;
+    for (first, again) in claims::collisions(entries) {
+        // `all` is three entries of one text.
+        let place = Some((&first.span, &again.span));
+        if reported == place || first.span == again.span {
+            continue;
+        }
+        reported = place;
+        let diagnostic = Diagnostic::error(format!("{} is listed twice", quoted(&again.value.matching.to_string())))
+            .at(&again.span, "listed again")
+            .also(&first.span, "first listed here")
+            .help("remove one of the two, or let the ranges not overlap");
+        found.push(diagnostic);
+    }
+}
+
+/// Only NAT rewrites ports.
+fn targets(service: &ServiceDraft, found: &mut Vec<Diagnostic>) {
+    let other = service.servers.iter().filter_map(|server| forward_of(service, server));
+    let own = service.forward.given().cloned();
+    let Some(forward) = other.chain(own).find(|forward| forward.value != Forward::Nat) else { return };
+    let method = match forward.value {
+        Forward::Dr => "direct routing leaves ports alone",
+        Forward::Tunnel => "a tunnel leaves ports alone",
+        Forward::Local | Forward::Nat => "the director's own sockets see the packet as it came",
+    };
+    for port in service.ports.items.iter().filter(|port| port.value.target.is_some()) {
+        let diagnostic = Diagnostic::error(format!("{} needs `nat`", quoted(&port.value.to_string())))
+            .at(&port.span, "a port mapping")
+            .also(&forward.span, method)
+            .help(format!("{method}; use forward = \"nat\", or leave out the `->`"));
+        found.push(diagnostic);
+    }
+}
+
+fn stateless_udp(service: &ServiceDraft, found: &mut Vec<Diagnostic>) {
+    let Some(udp) = service.udp.given().filter(|udp| udp.value == Udp::Stateless) else { return };
+    if service.scheduler.is_refused() {
+        return;
+    }
+    let scheduler = service.scheduler.value().unwrap_or(Scheduler::Wlc);
+    if matches!(scheduler, Scheduler::Sh | Scheduler::Maglev) {
+        return;
+    }
+    let (place, label) = match service.scheduler.given() {
+        Some(given) => (&given.span, "decides anew for each flow".to_string()),
+        None => (&service.header, format!("the scheduler is `{}` by default", scheduler.name())),
+    };
+    let diagnostic = Diagnostic::error(format!("stateless UDP does not go with the scheduler `{}`", scheduler.name()))
+        .at(&udp.span, "nothing would remember a client's server")
+        .also(place, label)
+        .help("use scheduler = \"maglev\" or \"sh\", whose table alone decides, or leave `udp` out");
+    found.push(diagnostic);
+}

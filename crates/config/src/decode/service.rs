@@ -1,0 +1,161 @@
+//! `[service.NAME]`.
+
+use super::reader::{Entry, Reader, Table};
+use super::{mark, server};
+use crate::diagnostic::{Diagnostic, listed, quoted};
+use crate::draft::{Field, Located, ServiceDraft};
+use crate::keys;
+use crate::model::{Forward, Persistence, Scheduler, Timeouts, Udp};
+use crate::text::{address, name, ports};
+use std::net::Ipv4Addr;
+use std::time::Duration;
+use toml::Spanned;
+use toml::de::{DeString, DeValue};
+
+/// The services in the order of the file.
+pub(super) fn read_all<'t>(reader: &mut Reader<'t>, entry: Option<Entry<'t>>) -> Vec<ServiceDraft> {
+    let Some(entry) = entry else { return Vec::new() };
+    let DeValue::Table(entries) = entry.value.get_ref() else {
+        reader.wrong_type::<()>(&entry);
+        return Vec::new();
+    };
+    let mut entries: Vec<(&Spanned<DeString<'t>>, Entry<'t>)> =
+        entries.iter().map(|(name, value)| (name, entry.element(value))).collect();
+    entries.sort_by_key(|(name, _)| name.span().start);
+    if let Some((name, _)) = entries.get(MAX_SERVICES) {
+        reader.report(
+            Diagnostic::error(format!("there are more than {MAX_SERVICES} services"))
+                .at(&name.span(), "one too many")
+                .help("give services that share their servers more VIPs or ports, or use a second director"),
+        );
+    }
+    entries.into_iter().take(MAX_SERVICES).filter_map(|(name, entry)| read(reader, name, &entry)).collect()
+}
+
+/// The names that `forward` takes.
+pub(super) const FORWARD_NAMES: &[(&str, Forward)] = &[
+    ("nat", Forward::Nat),
+    ("dr", Forward::Dr),
+    ("tunnel", Forward::Tunnel),
+    ("local", Forward::Local),
+    ("masq", Forward::Nat),
+    ("masquerade", Forward::Nat),
+    ("direct", Forward::Dr),
+    ("gateway", Forward::Dr),
+    ("ipip", Forward::Tunnel),
+];
+
+/// What the data plane numbers its services up to.
+const MAX_SERVICES: usize = 10_000;
+
+const SCHEDULER_NAMES: &[(&str, Scheduler)] = &[
+    ("rr", Scheduler::Rr),
+    ("wrr", Scheduler::Wrr),
+    ("lc", Scheduler::Lc),
+    ("wlc", Scheduler::Wlc),
+    ("sh", Scheduler::Sh),
+    ("maglev", Scheduler::Maglev),
+    ("mh", Scheduler::Maglev),
+];
+
+const UDP_NAMES: &[(&str, Udp)] = &[("tracked", Udp::Tracked), ("stateless", Udp::Stateless)];
+
+fn read<'t>(reader: &mut Reader<'t>, name: &Spanned<DeString<'t>>, entry: &Entry<'t>) -> Option<ServiceDraft> {
+    if let Err(error) = name::service(name.get_ref()) {
+        reader.refuse::<()>(&name.span(), name.get_ref(), error);
+    }
+    let DeValue::Table(entries) = entry.value.get_ref() else {
+        not_a_service(reader, name, entry);
+        return None;
+    };
+    let mut table = Table::new("service.*", entry.span(), entries);
+    let servers = server::read_all(reader, &mut table, name.get_ref());
+    let service = ServiceDraft {
+        name: name.get_ref().to_string(),
+        header: entry.span(),
+        vips: reader.some_strings(table.take("vip"), address::vip, "the service has no VIP"),
+        ports: mark::flat(reader.some_strings(table.take("ports"), ports::members, "the service has no port")),
+        mark: mark::value(reader, table.take("mark")),
+        scheduler: reader.choice(table.take("scheduler"), "scheduler", SCHEDULER_NAMES),
+        persistence: persistence(reader, table.take("persist")),
+        forward: reader.choice(table.take("forward"), "forwarding method", FORWARD_NAMES),
+        timeouts: timeouts(reader, table.take("timeouts")),
+        udp: reader.choice(table.take("udp"), "way to treat UDP", UDP_NAMES),
+        servers_incomplete: servers.iter().any(Option::is_none),
+        servers: servers.into_iter().flatten().collect(),
+    };
+    table.finish(reader);
+    Some(service)
+}
+
+/// `persist = "5m"` or `persist = { timeout = "5m", … }`.
+fn persistence<'t>(reader: &mut Reader<'t>, entry: Option<Entry<'t>>) -> Option<Persistence> {
+    let entry = entry?;
+    let whole_addresses = |timeout: Duration| Persistence { timeout, netmask: Ipv4Addr::BROADCAST, prefix_len_v6: 128 };
+    let DeValue::Table(_) = entry.value.get_ref() else {
+        return match entry.value.get_ref() {
+            DeValue::String(_) | DeValue::Integer(_) => reader.duration(Some(entry)).value().map(whole_addresses),
+            _ => {
+                reader.wrong_type::<()>(&entry);
+                None
+            }
+        };
+    };
+    let mut table = reader.table(&entry, "service.*.persist")?;
+    let timeout = table.require(reader, "timeout");
+    let timeout = reader.duration(timeout).value();
+    let netmask = netmask(reader, table.take("netmask")).value().unwrap_or(Ipv4Addr::BROADCAST);
+    let prefix_len_v6 = reader.integer(table.take("prefix_v6"), 0..=128).value().unwrap_or(128);
+    table.finish(reader);
+    Some(Persistence { timeout: timeout?, netmask, prefix_len_v6 })
+}
+
+/// `"255.255.255.0"`, `"/24"` or `24`.
+fn netmask<'t>(reader: &mut Reader<'t>, entry: Option<Entry<'t>>) -> Field<Ipv4Addr> {
+    let Some(entry) = entry else { return Field::Absent };
+    if !entry.value.get_ref().is_integer() {
+        return reader.string(Some(entry), address::netmask);
+    }
+    match reader.integer(Some(entry), 0..=32) {
+        Field::Given(Located { value, span }) => match address::netmask_from_length(value) {
+            Some(value) => Field::Given(Located { value, span }),
+            None => Field::Refused,
+        },
+        Field::Absent => Field::Absent,
+        Field::Refused => Field::Refused,
+    }
+}
+
+fn timeouts<'t>(reader: &mut Reader<'t>, entry: Option<Entry<'t>>) -> Timeouts {
+    let default = Timeouts::default();
+    let Some(mut table) = entry.and_then(|entry| reader.table(&entry, "service.*.timeouts")) else { return default };
+    let mut timeout = |name: &'static str, default| reader.duration(table.take(name)).value().unwrap_or(default);
+    let timeouts = Timeouts {
+        established: timeout("established", default.established),
+        closing: timeout("closing", default.closing),
+        half_open: timeout("half_open", default.half_open),
+        udp: timeout("udp", default.udp),
+    };
+    table.finish(reader);
+    timeouts
+}
+
+/// `[service]` with the keys of a service right in it, or `service.shop = 1`.
+fn not_a_service<'t>(reader: &mut Reader<'t>, name: &Spanned<DeString<'t>>, entry: &Entry<'t>) {
+    let (name, name_span) = (name.get_ref(), name.span());
+    if keys::find("service.*", name).is_some() {
+        reader.report(
+            Diagnostic::error(format!("`{name}` is outside of a service"))
+                .at(&name_span, "which service?")
+                .also(&entry.key_span, "this has no name")
+                .help("every service has a name: head its table with, for example, [service.shop]"),
+        );
+        return;
+    }
+    let takes = listed(keys::children("service.*").map(|key| quoted(key.name())));
+    reader.report(
+        Diagnostic::error(format!("service {} is not a table", quoted(name)))
+            .at(&entry.span(), "must be a table")
+            .help(format!("write [service.NAME] on a line of its own and below it the keys: {takes}")),
+    );
+}

@@ -1,0 +1,198 @@
+//! A file as far as it could be read: the model with spans, and with holes where something was refused.
+//!
+//! The checks work on drafts, so that one refused value does not hide the other faults of its file.
+
+use crate::diagnostic::Span;
+use crate::model::{
+    Config, Forward, Mark, MarkRule, MemberPort, Persistence, PortMatch, Router, Scheduler, Selector, Server, Service,
+    Timeouts, Udp,
+};
+use ipnet::IpNet;
+use std::net::IpAddr;
+
+/// A value and where it stands.
+#[derive(Clone, Debug)]
+pub(crate) struct Located<T> {
+    pub value: T,
+    pub span: Span,
+}
+
+/// What a key gave.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Field<T> {
+    #[default]
+    Absent,
+    /// Something that was refused, with a diagnostic.
+    Refused,
+    Given(Located<T>),
+}
+
+impl<T> Field<T> {
+    pub fn given(&self) -> Option<&Located<T>> {
+        match self {
+            Field::Given(located) => Some(located),
+            Field::Absent | Field::Refused => None,
+        }
+    }
+
+    pub fn is_absent(&self) -> bool {
+        matches!(self, Field::Absent)
+    }
+
+    pub fn is_refused(&self) -> bool {
+        matches!(self, Field::Refused)
+    }
+}
+
+impl<T: Copy> Field<T> {
+    pub fn value(&self) -> Option<T> {
+        self.given().map(|located| located.value)
+    }
+}
+
+/// What a key with one value or a list of them gave.
+#[derive(Clone, Debug)]
+pub(crate) struct List<T> {
+    /// The value of the key; `None` if the key is absent.
+    pub span: Option<Span>,
+    pub items: Vec<Located<T>>,
+    /// Something in it was refused, with a diagnostic: what it lacks, it may lack for that reason.
+    pub incomplete: bool,
+}
+
+impl<T> Default for List<T> {
+    fn default() -> Self {
+        Self { span: None, items: Vec::new(), incomplete: false }
+    }
+}
+
+impl<T: Clone> List<T> {
+    pub fn values(&self) -> impl Iterator<Item = &T> {
+        self.items.iter().map(|item| &item.value)
+    }
+
+    fn to_vec(&self) -> Vec<T> {
+        self.values().cloned().collect()
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Draft {
+    pub router: Router,
+    pub marks: Vec<MarkDraft>,
+    pub services: Vec<ServiceDraft>,
+}
+
+#[derive(Debug)]
+pub(crate) struct MarkDraft {
+    pub value: Field<Mark>,
+    pub to: List<IpNet>,
+    pub from: List<IpNet>,
+    pub ports: List<PortMatch>,
+    pub interfaces: List<String>,
+}
+
+#[derive(Debug)]
+pub(crate) struct ServiceDraft {
+    pub name: String,
+    /// Where to point when something is missing.
+    pub header: Span,
+    pub vips: List<IpAddr>,
+    pub ports: List<MemberPort>,
+    pub mark: Field<Mark>,
+    pub scheduler: Field<Scheduler>,
+    pub persistence: Option<Persistence>,
+    pub forward: Field<Forward>,
+    pub timeouts: Timeouts,
+    pub udp: Field<Udp>,
+    pub servers: Vec<ServerDraft>,
+    /// A server is not among `servers`: its table was refused as a whole.
+    pub servers_incomplete: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct ServerDraft {
+    pub header: Span,
+    pub name: Field<String>,
+    pub addresses: List<IpAddr>,
+    pub weight: u16,
+    pub forward: Field<Forward>,
+}
+
+/// The VIPs of a service: its own, or the host prefixes of the rules that set its mark.
+pub(crate) fn vips_of(service: &ServiceDraft, marks: &[MarkDraft]) -> Vec<Located<IpAddr>> {
+    let Some(mark) = service.mark.value().filter(|_| service.vips.span.is_none()) else {
+        return service.vips.items.clone();
+    };
+    let mut vips: Vec<Located<IpAddr>> = Vec::new();
+    for to in marks.iter().filter(|rule| rule.value.value() == Some(mark)).flat_map(|rule| &rule.to.items) {
+        let is_host = to.value.prefix_len() == to.value.max_prefix_len();
+        if is_host && vips.iter().all(|vip| vip.value != to.value.addr()) {
+            vips.push(Located { value: to.value.addr(), span: to.span.clone() });
+        }
+    }
+    vips
+}
+
+/// What a server is called: its own name, its first address, or `local`. `None` if what should say so was refused or is
+/// missing.
+pub(crate) fn name_of(service: &ServiceDraft, server: &ServerDraft) -> Option<Located<String>> {
+    match (&server.name, server.addresses.items.first()) {
+        (Field::Given(name), _) => Some(name.clone()),
+        (Field::Absent, Some(first)) => Some(Located { value: first.value.to_string(), span: first.span.clone() }),
+        (Field::Absent, None) => {
+            let local = forward_of(service, server).is_some_and(|forward| forward.value == Forward::Local);
+            local.then(|| Located { value: "local".to_string(), span: server.header.clone() })
+        }
+        (Field::Refused, _) => None,
+    }
+}
+
+/// How a server is reached, and the text that says so; `None` if that text was refused.
+pub(crate) fn forward_of(service: &ServiceDraft, server: &ServerDraft) -> Option<Located<Forward>> {
+    match (&server.forward, &service.forward) {
+        (Field::Given(own), _) => Some(own.clone()),
+        (Field::Absent, Field::Given(common)) => Some(common.clone()),
+        (Field::Absent, Field::Absent) => Some(Located { value: Forward::Nat, span: service.header.clone() }),
+        (Field::Refused, _) | (_, Field::Refused) => None,
+    }
+}
+
+/// The model of a draft in which nothing was refused.
+pub(crate) fn finish(draft: Draft) -> Config {
+    let services = draft.services.iter().map(|service| finish_service(service, &draft.marks)).collect();
+    Config { router: draft.router, marks: draft.marks.iter().filter_map(finish_mark).collect(), services }
+}
+
+fn finish_mark(rule: &MarkDraft) -> Option<MarkRule> {
+    Some(MarkRule {
+        value: rule.value.value()?,
+        to: rule.to.to_vec(),
+        from: rule.from.to_vec(),
+        ports: rule.ports.to_vec(),
+        interfaces: rule.interfaces.to_vec(),
+    })
+}
+
+fn finish_service(service: &ServiceDraft, marks: &[MarkDraft]) -> Service {
+    let vips = vips_of(service, marks).into_iter().map(|vip| vip.value).collect();
+    let finish_server = |server: &ServerDraft| Server {
+        name: name_of(service, server).map(|name| name.value).unwrap_or_default(),
+        addresses: server.addresses.to_vec(),
+        weight: server.weight,
+        forward: forward_of(service, server).map_or(Forward::Nat, |forward| forward.value),
+    };
+    Service {
+        name: service.name.clone(),
+        selector: match service.mark.value() {
+            Some(mark) => Selector::Mark { mark, vips },
+            None => Selector::Ports { vips, ports: service.ports.to_vec() },
+        },
+        scheduler: service.scheduler.value().unwrap_or(Scheduler::Wlc),
+        persistence: service.persistence,
+        forward: service.forward.value().unwrap_or(Forward::Nat),
+        timeouts: service.timeouts,
+        udp: service.udp.value().unwrap_or_default(),
+        servers: service.servers.iter().map(finish_server).collect(),
+    }
+}

@@ -1,0 +1,355 @@
+//! Every key that a configuration file may have.
+//!
+//! The decoder takes its unknown-key checks, proposals and type errors from this table, so a reference that is
+//! generated from it cannot drift from the program.
+
+/// One key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// Where it stands: `service.*.persist`. `*` is a name of the operator's choice, `[]` an array of tables.
+    pub path: &'static str,
+    /// What it takes, as a phrase that follows "takes".
+    pub takes: &'static str,
+    pub presence: Presence,
+    /// A value in TOML; for a table its header or body.
+    pub example: &'static str,
+    /// One sentence.
+    pub doc: &'static str,
+}
+
+/// Whether the key must be there, and what holds when it is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    Required,
+    Optional,
+    /// The value that holds otherwise, or a phrase that describes it.
+    Default(&'static str),
+}
+
+impl Key {
+    /// The last part of the path, as the file has it: `server` of `service.*.server[]`.
+    pub fn name(&self) -> &'static str {
+        bare(self.path).rsplit('.').next().unwrap_or_default()
+    }
+
+    /// The path of the table that holds it; empty for the top level.
+    pub fn table(&self) -> &'static str {
+        bare(self.path).rsplit_once('.').map_or("", |(table, _)| table)
+    }
+
+    /// As one would write it: `ports = ["tcp/80"]`, `[router]`.
+    pub fn shown(&self) -> String {
+        if self.example.starts_with('[') && self.example.contains(self.name()) {
+            self.example.to_string()
+        } else {
+            format!("{} = {}", self.name(), self.example)
+        }
+    }
+}
+
+/// The key of this name in a table (`router.limits`; empty for the top level).
+pub fn find(table: &str, name: &str) -> Option<&'static Key> {
+    children(table).find(|key| key.name() == name)
+}
+
+/// The keys of a table.
+pub fn children(table: &str) -> impl Iterator<Item = &'static Key> {
+    KEYS.iter().filter(move |key| key.table() == table)
+}
+
+/// A table's name as the file has it: `[[service.NAME.server]]`.
+pub fn title(table: &str) -> String {
+    let name = table.replace('*', "NAME");
+    match name.strip_suffix("[]") {
+        _ if name.is_empty() => "the file".to_string(),
+        Some(array) => format!("[[{array}]]"),
+        None => format!("[{name}]"),
+    }
+}
+
+/// All keys, tables before their members.
+pub const KEYS: &[Key] = &[
+    key("router", "a table", Required, "[router]", "The director itself."),
+    key(
+        "router.outside",
+        "an interface name or a list of them",
+        Required,
+        r#"["eth0"]"#,
+        "The interfaces on which clients arrive and VIPs are put.",
+    ),
+    key(
+        "router.inside",
+        "an interface name or a list of them",
+        Default("the interfaces of `outside`"),
+        r#"["eth1"]"#,
+        "The interfaces behind which the real servers are.",
+    ),
+    key(
+        "router.limits",
+        "a table",
+        Optional,
+        "[router.limits]",
+        "How much memory the data plane takes; each is rounded up to a power of two.",
+    ),
+    key(
+        "router.limits.flows",
+        "an integer from 1024 to 268435456",
+        Default("1048576"),
+        "1_048_576",
+        "How many established connections are remembered, 64 bytes each.",
+    ),
+    key(
+        "router.limits.half_open",
+        "an integer from 1024 to 268435456",
+        Default("262144"),
+        "262_144",
+        "How many half-open connections are remembered, 64 bytes each.",
+    ),
+    key(
+        "router.limits.templates",
+        "an integer from 1024 to 268435456",
+        Default("262144"),
+        "262_144",
+        "How many persistence templates are remembered, 64 bytes each.",
+    ),
+    key(
+        "mark[]",
+        "tables, each headed `[[mark]]`",
+        Optional,
+        "[[mark]]",
+        "A rule that gives a firewall mark to the packets that it matches; a later rule overrides an earlier one.",
+    ),
+    key("mark[].value", "an integer from 1 to 4294967295", Required, "80", "The mark that the rule sets."),
+    key(
+        "mark[].to",
+        "an address, a prefix or a list of them",
+        Required,
+        r#"["192.0.2.10"]"#,
+        "The destinations that the rule matches.",
+    ),
+    key(
+        "mark[].from",
+        "an address, a prefix or a list of them",
+        Default("any source"),
+        r#"["198.51.100.0/24"]"#,
+        "The sources that the rule matches.",
+    ),
+    key(
+        "mark[].ports",
+        "a port such as \"tcp/80\" or a list of them",
+        Default("every TCP, UDP and SCTP port"),
+        r#"["tcp/80", "tcp/443"]"#,
+        "The protocols and destination ports that the rule matches: `tcp/80`, `tcp/10000-20000`, `tcp` or `all`.",
+    ),
+    key(
+        "mark[].interface",
+        "an interface name or a list of them",
+        Default("any interface"),
+        r#""eth0""#,
+        "The interfaces on which a packet must arrive for the rule to match.",
+    ),
+    key(
+        "service.*",
+        "tables, each headed `[service.NAME]`",
+        Optional,
+        "[service.shop]",
+        "A virtual service: many ports, one choice of real server; a name has 1 to 64 letters, digits, `_`, `.` or `-`.",
+    ),
+    key(
+        "service.*.vip",
+        "an address or a list of them",
+        Default("with `mark`: the host prefixes in `to` of the mark's rules"),
+        r#"["192.0.2.10", "2001:db8::10"]"#,
+        "The virtual addresses of the service, IPv4 and IPv6 mixed freely.",
+    ),
+    key(
+        "service.*.ports",
+        "a port such as \"tcp/80\" or a list of them",
+        Optional,
+        r#"["tcp/80", "tcp/443 -> 8443"]"#,
+        "The member ports: `tcp/80`, `tcp/443 -> 8443`, `udp/10000-20000`, `tcp` or `all`; either this or `mark`.",
+    ),
+    key(
+        "service.*.mark",
+        "an integer from 1 to 4294967295",
+        Optional,
+        "80",
+        "Makes every packet with this firewall mark a packet of the service; either this or `ports`.",
+    ),
+    key(
+        "service.*.scheduler",
+        "the name of a scheduler",
+        Default("wlc"),
+        r#""wlc""#,
+        "How a real server is chosen: `rr`, `wrr`, `lc`, `wlc`, `sh` or `maglev` (also called `mh`).",
+    ),
+    key(
+        "service.*.persist",
+        "a duration or a table",
+        Default("no persistence"),
+        r#""5m""#,
+        "How long a client stays with its real server after its last new connection, whatever the port.",
+    ),
+    key(
+        "service.*.persist.timeout",
+        "a duration such as \"5m\" or a number of seconds",
+        Required,
+        r#""5m""#,
+        "How long a client stays with its real server after its last new connection.",
+    ),
+    key(
+        "service.*.persist.netmask",
+        "a netmask such as \"255.255.255.0\" or a prefix length from 0 to 32",
+        Default("255.255.255.255"),
+        r#""255.255.255.0""#,
+        "Clients whose IPv4 addresses agree under this mask are one client.",
+    ),
+    key(
+        "service.*.persist.prefix_v6",
+        "an integer from 0 to 128",
+        Default("128"),
+        "64",
+        "Clients whose IPv6 addresses agree in this many leading bits are one client.",
+    ),
+    key(
+        "service.*.forward",
+        "the name of a forwarding method",
+        Default("nat"),
+        r#""nat""#,
+        "How packets reach the real servers: `nat` (also `masq`, `masquerade`), `dr` (also `direct`, `gateway`), \
+         `tunnel` (also `ipip`) or `local`.",
+    ),
+    key(
+        "service.*.udp",
+        "\"tracked\" or \"stateless\"",
+        Default("tracked"),
+        r#""tracked""#,
+        "Whether datagrams are remembered; `stateless` needs the scheduler `sh` or `maglev`.",
+    ),
+    key(
+        "service.*.timeouts",
+        "a table",
+        Optional,
+        r#"{ established = "15m", udp = "5m" }"#,
+        "How long a silent connection is remembered.",
+    ),
+    key(
+        "service.*.timeouts.established",
+        "a duration such as \"5m\" or a number of seconds",
+        Default("15m"),
+        r#""15m""#,
+        "An established TCP connection or SCTP association.",
+    ),
+    key(
+        "service.*.timeouts.closing",
+        "a duration such as \"5m\" or a number of seconds",
+        Default("2m"),
+        r#""2m""#,
+        "A TCP connection after its first FIN.",
+    ),
+    key(
+        "service.*.timeouts.half_open",
+        "a duration such as \"5m\" or a number of seconds",
+        Default("1m"),
+        r#""1m""#,
+        "A TCP connection before its handshake is finished.",
+    ),
+    key(
+        "service.*.timeouts.udp",
+        "a duration such as \"5m\" or a number of seconds",
+        Default("5m"),
+        r#""5m""#,
+        "A UDP client after its last datagram.",
+    ),
+    key(
+        "service.*.server[]",
+        "tables, each headed `[[service.NAME.server]]`",
+        Required,
+        "[[service.shop.server]]",
+        "A real server.",
+    ),
+    key(
+        "service.*.server[].name",
+        "a string",
+        Default("the address"),
+        r#""web1""#,
+        "What the server is called in listings and commands; unique within the service.",
+    ),
+    key(
+        "service.*.server[].address",
+        "an address or a list of one IPv4 and one IPv6 address",
+        Optional,
+        r#""10.0.0.11""#,
+        "Where the server is; required unless it is `local`.",
+    ),
+    key(
+        "service.*.server[].weight",
+        "an integer from 0 to 65535",
+        Default("1"),
+        "3",
+        "The server's share of new clients; 0 takes none.",
+    ),
+    key(
+        "service.*.server[].forward",
+        "the name of a forwarding method",
+        Default("the service's"),
+        r#""tunnel""#,
+        "How packets reach this server.",
+    ),
+];
+
+use Presence::{Default, Optional, Required};
+
+const fn key(
+    path: &'static str,
+    takes: &'static str,
+    presence: Presence,
+    example: &'static str,
+    doc: &'static str,
+) -> Key {
+    Key { path, takes, presence, example, doc }
+}
+
+fn bare(path: &'static str) -> &'static str {
+    let path = path.strip_suffix("[]").unwrap_or(path);
+    path.strip_suffix(".*").unwrap_or(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_fall_into_tables_and_names() {
+        let split = |path: &str| KEYS.iter().find(|key| key.path == path).map(|key| (key.table(), key.name()));
+        assert_eq!(split("router"), Some(("", "router")));
+        assert_eq!(split("mark[]"), Some(("", "mark")));
+        assert_eq!(split("service.*"), Some(("", "service")));
+        assert_eq!(split("service.*.server[]"), Some(("service.*", "server")));
+        assert_eq!(split("service.*.server[].weight"), Some(("service.*.server[]", "weight")));
+    }
+
+    #[test]
+    fn every_key_is_there_once_and_its_table_too() {
+        for (index, key) in KEYS.iter().enumerate() {
+            assert!(KEYS[..index].iter().all(|other| other.path != key.path), "{} is there twice", key.path);
+            let table = key.table();
+            assert!(table.is_empty() || KEYS[..index].iter().any(|other| other.path == table), "{table} is missing");
+        }
+    }
+
+    #[test]
+    fn every_doc_is_a_sentence_and_every_example_is_toml() {
+        for key in KEYS {
+            assert!(key.doc.ends_with('.'), "{}", key.path);
+            toml::de::DeTable::parse(&key.shown()).unwrap_or_else(|e| panic!("{}: {e}", key.path));
+        }
+    }
+
+    #[test]
+    fn tables_are_called_as_in_the_file() {
+        assert_eq!(title(""), "the file");
+        assert_eq!(title("router.limits"), "[router.limits]");
+        assert_eq!(title("service.*.server[]"), "[[service.NAME.server]]");
+    }
+}
