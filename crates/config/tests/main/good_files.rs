@@ -1,0 +1,190 @@
+//! `good/*.toml` and the models that they mean.
+
+use marca_config::load;
+use marca_config::model::*;
+use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+fn loaded(text: &str) -> Config {
+    let loaded = load("good.toml", text).unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
+    assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
+    loaded.config
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn matching(protocol: Protocol, first: u16, last: u16) -> PortMatch {
+    PortMatch { protocol, ports: PortRange { first, last } }
+}
+
+fn member(protocol: Protocol, first: u16, last: u16, target: Option<u16>) -> MemberPort {
+    MemberPort { matching: matching(protocol, first, last), target }
+}
+
+#[test]
+fn a_dual_stack_shop_behind_nat() {
+    let shop = Service {
+        name: "shop".into(),
+        selector: Selector::Ports {
+            vips: vec![ip("192.0.2.10"), ip("2001:db8::10")],
+            ports: vec![
+                member(Protocol::Tcp, 80, 80, None),
+                member(Protocol::Tcp, 443, 443, Some(8443)),
+                member(Protocol::Udp, 443, 443, None),
+            ],
+        },
+        scheduler: Scheduler::Wlc,
+        persistence: Some(Persistence {
+            timeout: Duration::from_secs(300),
+            netmask: Ipv4Addr::BROADCAST,
+            prefix_len_v6: 128,
+        }),
+        forward: Forward::Nat,
+        timeouts: Timeouts::default(),
+        udp: Udp::Tracked,
+        servers: vec![
+            Server {
+                name: "web1".into(),
+                addresses: vec![ip("10.0.0.11"), ip("fd00::11")],
+                weight: 3,
+                forward: Forward::Nat,
+            },
+            Server {
+                name: "10.0.0.12".into(),
+                addresses: vec![ip("10.0.0.12"), ip("fd00::12")],
+                weight: 1,
+                forward: Forward::Nat,
+            },
+        ],
+    };
+    let files = Service {
+        name: "files".into(),
+        selector: Selector::Ports {
+            vips: vec![ip("192.0.2.10")],
+            ports: vec![member(Protocol::Tcp, 21, 21, None), member(Protocol::Tcp, 10000, 10100, None)],
+        },
+        scheduler: Scheduler::Wlc,
+        persistence: Some(Persistence {
+            timeout: Duration::from_secs(1800),
+            netmask: Ipv4Addr::new(255, 255, 255, 0),
+            prefix_len_v6: 64,
+        }),
+        forward: Forward::Nat,
+        timeouts: Timeouts::default(),
+        udp: Udp::Tracked,
+        servers: vec![Server {
+            name: "10.0.0.21".into(),
+            addresses: vec![ip("10.0.0.21")],
+            weight: 1,
+            forward: Forward::Nat,
+        }],
+    };
+    let router = Router {
+        outside: vec!["eth0".into()],
+        inside: vec!["eth1".into()],
+        limits: Limits { flows: 4_194_304, ..Limits::default() },
+    };
+    let expected = Config { router, marks: vec![], services: vec![shop, files] };
+    assert_eq!(loaded(include_str!("../good/shop.toml")), expected);
+}
+
+#[test]
+fn a_service_by_mark_takes_its_vips_from_the_rules() {
+    let mark = Mark(NonZeroU32::new(80).unwrap());
+    let prefixes = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
+    let rules = vec![
+        MarkRule {
+            value: mark,
+            to: prefixes(&["192.0.2.10/32", "2001:db8::/64"]),
+            from: vec![],
+            ports: vec![matching(Protocol::Tcp, 80, 80), matching(Protocol::Tcp, 443, 443)],
+            interfaces: vec![],
+        },
+        MarkRule {
+            value: mark,
+            to: prefixes(&["192.0.2.11/32", "192.0.2.10/32"]),
+            from: prefixes(&["198.51.100.0/24"]),
+            ports: Protocol::ALL.map(|protocol| PortMatch { protocol, ports: PortRange::ALL }).to_vec(),
+            interfaces: vec!["eth0".into()],
+        },
+    ];
+    let shop = Service {
+        name: "shop".into(),
+        selector: Selector::Mark { mark, vips: vec![ip("192.0.2.10"), ip("192.0.2.11")] },
+        scheduler: Scheduler::Maglev,
+        persistence: None,
+        forward: Forward::Dr,
+        timeouts: Timeouts {
+            established: Duration::from_secs(3600),
+            closing: Duration::from_secs(30),
+            ..Timeouts::default()
+        },
+        udp: Udp::Stateless,
+        servers: vec![
+            Server { name: "10.0.0.11".into(), addresses: vec![ip("10.0.0.11")], weight: 0, forward: Forward::Tunnel },
+            Server { name: "local".into(), addresses: vec![], weight: 1, forward: Forward::Local },
+        ],
+    };
+    let router = Router { outside: vec!["eth0".into()], ..Router::default() };
+    let expected = Config { router, marks: rules, services: vec![shop] };
+    assert_eq!(loaded(include_str!("../good/mark.toml")), expected);
+}
+
+#[test]
+fn services_keep_the_order_of_the_file_and_ranks_do_not_contradict() {
+    let config = loaded(include_str!("../good/ranks.toml"));
+    let names: Vec<&str> = config.services.iter().map(|service| service.name.as_str()).collect();
+    assert_eq!(names, ["zebra", "range", "all", "apple"]);
+    let last = &config.services[3].servers[1];
+    assert_eq!((last.name.as_str(), last.weight), ("web2", 65_535));
+}
+
+#[test]
+fn every_name_of_a_scheduler_and_of_a_method_is_taken() {
+    let text = |keys: &str| {
+        format!(
+            "[router]\noutside = 'eth0'\n[service.s]\nvip = '192.0.2.10'\nports = 'tcp/80'\n{keys}\n\
+             [[service.s.server]]\naddress = '10.0.0.1'"
+        )
+    };
+    for scheduler in Scheduler::ALL {
+        let config = loaded(&text(&format!("scheduler = '{}'", scheduler.name())));
+        assert_eq!(config.services[0].scheduler, scheduler);
+    }
+    for (name, forward) in [
+        ("nat", Forward::Nat),
+        ("masq", Forward::Nat),
+        ("masquerade", Forward::Nat),
+        ("dr", Forward::Dr),
+        ("direct", Forward::Dr),
+        ("gateway", Forward::Dr),
+        ("tunnel", Forward::Tunnel),
+        ("ipip", Forward::Tunnel),
+    ] {
+        let config = loaded(&text(&format!("forward = '{name}'")));
+        assert_eq!(config.services[0].forward, forward);
+        assert_eq!(config.services[0].servers[0].forward, forward);
+    }
+}
+
+#[test]
+fn a_tunnel_and_the_director_itself_serve_both_families() {
+    for server in ["address = '10.0.0.1'\nforward = 'tunnel'", "forward = 'local'"] {
+        loaded(&format!(
+            "[router]\noutside = 'eth0'\n[service.s]\nvip = ['192.0.2.10', '2001:db8::10']\nports = 'tcp/80'\n\
+             [[service.s.server]]\n{server}"
+        ));
+    }
+}
+
+#[test]
+fn a_rule_with_sources_of_one_family_only_matches_that_family() {
+    let config = loaded(
+        "[router]\noutside = 'eth0'\n[[mark]]\nvalue = 1\nto = ['192.0.2.0/24', '2001:db8::/64']\n\
+         from = '198.51.100.0/24'\n[service.s]\nmark = 1\n[[service.s.server]]\naddress = '10.0.0.1'",
+    );
+    assert!(config.services[0].selector.vips().is_empty());
+}
