@@ -1,1 +1,6 @@
+//! Tools for marca's tests and demonstrations. Nothing in the program depends on this crate.
+//!
+//! - [`frame`]: a packet as one line of text, and back
+#![warn(missing_docs)]
 
+pub mod frame;
