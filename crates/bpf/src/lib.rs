@@ -1,1 +1,33 @@
+//! The BPF objects, embedded: built by `cargo xtask bpf`, committed, and compared in CI.
+//!
+//! Nothing here decides anything, and nothing here loads: see `marca-daemon` for that.
 
+/// Bytes at an address that an ELF header can be read from.
+#[repr(C, align(16))]
+struct Aligned<T: ?Sized>(T);
+
+static ROUTER_BYTES: &Aligned<[u8]> = &Aligned(*include_bytes!("../objects/router.bpf.o"));
+static REAL_SERVER_BYTES: &Aligned<[u8]> = &Aligned(*include_bytes!("../objects/real_server.bpf.o"));
+static BENCH_BYTES: &Aligned<[u8]> = &Aligned(*include_bytes!("../objects/bench.bpf.o"));
+
+/// The director's object: programs [`ENTRY`], [`TAIL_CALLS`] and [`CLOCK`], and all its maps.
+pub fn router() -> &'static [u8] {
+    &ROUTER_BYTES.0
+}
+
+/// The real servers' object: programs [`DECAP`] and [`PASS`].
+pub fn real_server() -> &'static [u8] {
+    &REAL_SERVER_BYTES.0
+}
+
+/// The benchmark's object.
+pub fn bench() -> &'static [u8] {
+    &BENCH_BYTES.0
+}
+
+pub const ENTRY: &str = "marca";
+/// Programs that the others call, in the order of their places in the map `PROGRAMS`.
+pub const TAIL_CALLS: [&str; 2] = ["marca_judge", "marca_act"];
+pub const CLOCK: &str = "marca_clock";
+pub const DECAP: &str = "marca_decap";
+pub const PASS: &str = "marca_pass";

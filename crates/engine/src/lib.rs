@@ -1,1 +1,45 @@
+//! What happens to a packet.
+//!
+//! Pure logic, `no_std` and free of unsafe: the same code runs in the kernel (compiled to BPF), in tests, and in
+//! `marca explain`. The world enters through two traits, [`Packet`] and [`Tables`]; time is an answer of the latter.
+//!
+//! A packet's way, one module a step:
+//!
+//! | step | module | answers |
+//! |---|---|---|
+//! | parse | [`wire`] | which addresses, protocol, ports, flags |
+//! | classify | [`classify`] | which virtual service, or which real server's reply |
+//! | flow | [`flow`] | the record of this connection |
+//! | persist | [`persist`] | the record of this client |
+//! | schedule | [`schedule`] | which real server a new connection gets |
+//! | decide | [`decide`] | all of the above as one decision, nothing written |
+//! | commit | [`commit`] | the decision's records written |
+//! | forward | [`forward`] | the frame rewritten |
+//!
+//! [`path`] walks them: `fast` for the packets that need no record written, `full` for the others.
+#![no_std]
+#![forbid(unsafe_code)]
 
+#[cfg(test)]
+extern crate std;
+
+pub mod classify;
+pub mod commit;
+pub mod decap;
+pub mod decide;
+pub mod flow;
+pub mod forward;
+pub mod hash;
+pub mod layout;
+pub mod packet;
+pub mod path;
+pub mod persist;
+pub mod reason;
+pub mod schedule;
+pub mod tables;
+pub mod wire;
+
+pub use packet::Packet;
+pub use path::{Between, Outcome, Work, act, fast, full, judge, process};
+pub use reason::{Action, Reason};
+pub use tables::Tables;

@@ -1,0 +1,100 @@
+//! The benchmark's programs: `BPF_PROG_TEST_RUN` with repetition hands a program its own output, so these restore the
+//! frame, choose a flow, and tail-call what is measured.
+
+use crate::frame::Frame;
+use aya_ebpf::bindings::xdp_action;
+use aya_ebpf::btf_maps::{Array, HashMap, ProgramArray};
+use aya_ebpf::helpers::bpf_xdp_adjust_head;
+use aya_ebpf::macros::{btf_map, xdp};
+use aya_ebpf::programs::XdpContext;
+use marca_engine::Packet;
+
+/// Longest frame that can be measured.
+const FRAME: usize = 128;
+
+/// What to restore, and how flows differ.
+#[repr(C, align(8))]
+#[derive(Clone, Copy)]
+pub struct Template {
+    pub bytes: [u8; FRAME],
+    /// Length of the frame.
+    pub length: u32,
+    /// Flows, a power of two, minus 1.
+    pub flows: u32,
+    /// Where the 32 bits are that hold the flow's number, xored to what is there.
+    pub at: u32,
+    /// Where 16 bits are that take what the number leaves over, and where a checksum is to be set right; 0: none.
+    pub checksum: u32,
+}
+
+#[btf_map]
+static BENCH_TEMPLATE: Array<Template, 1> = Array::new();
+#[btf_map]
+static BENCH_NEXT: Array<u32, 1> = Array::new();
+#[btf_map]
+static BENCH_PROGRAMS: ProgramArray<1> = ProgramArray::new();
+/// The yardstick: a VIP table as the kernel's own hash map has it, key of 20 bytes.
+#[btf_map]
+static BENCH_VIPS: HashMap<[u32; 5], u32, 1024> = HashMap::new();
+
+/// Restores the frame for the next flow, then calls what is measured.
+#[xdp(frags)]
+pub fn bench_entry(ctx: XdpContext) -> u32 {
+    restore(&ctx);
+    // SAFETY: does not return when it succeeds.
+    unsafe { BENCH_PROGRAMS.tail_call(&ctx, 0) };
+    xdp_action::XDP_ABORTED
+}
+
+/// The empty program: what restoring and calling cost.
+#[xdp(frags)]
+pub fn bench_empty(_: XdpContext) -> u32 {
+    xdp_action::XDP_PASS
+}
+
+/// One lookup of the destination in a hash map.
+#[xdp(frags)]
+pub fn bench_lookup(ctx: XdpContext) -> u32 {
+    let frame = Frame { ctx: ctx.ctx };
+    let Some(b) = frame.read::<4>(30) else { return xdp_action::XDP_ABORTED };
+    let key = [0, 0, 0, u32::from_ne_bytes(b), 6 << 16 | 80];
+    // SAFETY: nobody writes while it is measured.
+    match unsafe { BENCH_VIPS.get(key) } {
+        Some(_) => xdp_action::XDP_TX,
+        None => xdp_action::XDP_PASS,
+    }
+}
+
+#[inline(always)]
+fn restore(ctx: &XdpContext) {
+    let Some(template) = BENCH_TEMPLATE.get(0) else { return };
+    let Some(next) = BENCH_NEXT.get_ptr_mut(0) else { return };
+    let mut frame = Frame { ctx: ctx.ctx };
+    // An encapsulated frame has grown: take off what is in front. The length is then the template's.
+    let (data, end) = (ctx.data(), ctx.data_end());
+    let grown = (end - data) as i32 - template.length as i32;
+    if grown != 0 {
+        // SAFETY: the context is valid for the whole run.
+        unsafe { bpf_xdp_adjust_head(ctx.ctx, grown) };
+    }
+    // SAFETY: measured on one processor.
+    let flow = unsafe {
+        *next = (*next).wrapping_add(1);
+        // A walk without locality through all of them: an odd factor permutes a power of two.
+        (*next).wrapping_mul(0x9e37_79b1) & template.flows
+    };
+    let mut at = 0;
+    while at < FRAME {
+        let mut chunk = [0; 8];
+        chunk.copy_from_slice(&template.bytes[at..at + 8]);
+        if !frame.write(at, chunk) {
+            break;
+        }
+        at += 8;
+    }
+    let at = template.at as usize;
+    if let Some(bytes) = frame.read::<4>(at) {
+        let word = u32::from_be_bytes(bytes) ^ flow;
+        let _ = frame.write(at, word.to_be_bytes());
+    }
+}

@@ -1,0 +1,113 @@
+//! A frame in XDP: the engine's [`Packet`]. All unsafe access to packets is here.
+
+use aya_ebpf::bindings::xdp_md;
+use aya_ebpf::helpers::{bpf_xdp_adjust_head, bpf_xdp_get_buff_len};
+use marca_engine::Packet;
+
+/// The context of one run of a program.
+pub struct Frame {
+    pub ctx: *mut xdp_md,
+}
+
+/// The furthest offset that is ever touched: Ethernet, two tags, and headers fit many times over. The verifier gives up
+/// on packet ranges beyond 0xffff.
+const FURTHEST: usize = 0x3ff;
+
+/// Bytes that are moved four or two at a time: the kernel reads packets unaligned, but LLVM for BPF takes apart what is
+/// declared unaligned.
+#[repr(C, align(4))]
+struct Words<const N: usize>([u8; N]);
+#[repr(C, align(2))]
+struct Halves<const N: usize>([u8; N]);
+
+impl Frame {
+    #[inline(always)]
+    fn ends(&self) -> (usize, usize) {
+        // SAFETY: the context is valid for the whole run. Volatile, or LLVM parts the 32-bit load from its widening and
+        // the verifier no longer sees a packet pointer.
+        unsafe {
+            (
+                (&raw const (*self.ctx).data).read_volatile() as usize,
+                (&raw const (*self.ctx).data_end).read_volatile() as usize,
+            )
+        }
+    }
+
+    /// The address of `N` bytes at `at`, if they are there. The very pointer that is compared is the one to use: the
+    /// verifier follows no other.
+    #[inline(always)]
+    fn at<const N: usize>(&self, at: usize) -> Option<usize> {
+        if at > FURTHEST {
+            return None;
+        }
+        let (data, end) = self.ends();
+        let p = data + at;
+        if p + N > end {
+            return None;
+        }
+        Some(p)
+    }
+
+    #[inline(always)]
+    fn adjust(&mut self, by: i32) -> bool {
+        // SAFETY: the context is valid for the whole run; no packet pointer lives across this.
+        unsafe { bpf_xdp_adjust_head(self.ctx, by) == 0 }
+    }
+}
+
+impl Packet for Frame {
+    #[inline(always)]
+    fn read<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
+        let p = self.at::<N>(at)?;
+        // SAFETY: N bytes of the packet, as `at` has checked; the kernel's machines read unaligned.
+        Some(unsafe {
+            if N.is_multiple_of(4) {
+                (p as *const Words<N>).read().0
+            } else if N.is_multiple_of(2) {
+                (p as *const Halves<N>).read().0
+            } else {
+                (p as *const [u8; N]).read()
+            }
+        })
+    }
+
+    #[inline(always)]
+    fn write<const N: usize>(&mut self, at: usize, bytes: [u8; N]) -> bool {
+        let Some(p) = self.at::<N>(at) else { return false };
+        // SAFETY: as in `read`.
+        unsafe {
+            if N.is_multiple_of(4) {
+                (p as *mut Words<N>).write(Words(bytes));
+            } else if N.is_multiple_of(2) {
+                (p as *mut Halves<N>).write(Halves(bytes));
+            } else {
+                (p as *mut [u8; N]).write(bytes);
+            }
+        }
+        true
+    }
+
+    #[inline(always)]
+    fn grow_front(&mut self, by: usize) -> bool {
+        self.adjust(-(by as i32))
+    }
+
+    #[inline(always)]
+    fn shrink_front(&mut self, by: usize) -> bool {
+        self.adjust(by as i32)
+    }
+
+    #[inline(always)]
+    fn reaches(&self, length: usize) -> bool {
+        let (data, end) = self.ends();
+        // Most frames are one buffer: ask the helper only for what that does not hold.
+        // SAFETY: the context is valid for the whole run.
+        length <= end - data || length as u64 <= unsafe { bpf_xdp_get_buff_len(self.ctx) }
+    }
+
+    #[inline(always)]
+    fn interface(&self) -> u32 {
+        // SAFETY: the context is valid for the whole run.
+        unsafe { (*self.ctx).ingress_ifindex }
+    }
+}

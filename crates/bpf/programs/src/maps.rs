@@ -1,0 +1,271 @@
+//! The tables in BPF maps: the engine's [`Tables`]. Sizes here are the least; the loader sets the real ones.
+//!
+//! All but the counters and the prefixes can be mapped into the daemon's memory, which is how it fills and sweeps them.
+
+use crate::frame::Frame;
+use aya_ebpf::bindings::bpf_fib_lookup as FibLookup;
+use aya_ebpf::btf_maps::lpm_trie::Key as LpmKey;
+use aya_ebpf::btf_maps::{Array, LpmTrie, PerCpuArray, ProgramArray};
+use aya_ebpf::helpers::{bpf_fib_lookup, bpf_loop};
+use aya_ebpf::macros::btf_map;
+use core::ffi::c_void;
+use marca_engine::Between;
+use marca_engine::layout::Word64;
+use marca_engine::layout::{
+    Address, AddressCell, Cell, Condition, Control, Destination, Load, PortCell, RangeCell, Real, Server, Service,
+    ServiceCell, Slot, TICK_SHIFT, Traffic, V4, Vip, Wanted, limits,
+};
+use marca_engine::reason::Reason;
+use marca_engine::tables::{CellTable, Route, RouteQuery, Scan, Tables};
+
+/// `BPF_F_MMAPABLE`.
+const MMAP: usize = 1 << 10;
+
+#[btf_map]
+static CONTROL: Array<Control, 1, MMAP> = Array::new();
+#[btf_map]
+static ADDRESSES: Array<AddressCell, 2, MMAP> = Array::new();
+#[btf_map]
+static PORTS: Array<PortCell, 2, MMAP> = Array::new();
+#[btf_map]
+static RANGES: Array<RangeCell, 2, MMAP> = Array::new();
+#[btf_map]
+static CONDITIONS: Array<Condition, 2, MMAP> = Array::new();
+#[btf_map]
+static DESTINATIONS: Array<Destination, 2, MMAP> = Array::new();
+/// Half of the classifier, family, address.
+#[btf_map]
+static PREFIXES: LpmTrie<[u32; 6], u32, 1024> = LpmTrie::new();
+#[btf_map]
+static VIPS: Array<Vip, 2, MMAP> = Array::new();
+#[btf_map]
+static SERVICES: Array<ServiceCell, 2, MMAP> = Array::new();
+#[btf_map]
+static SLOTS: Array<Slot, 2, MMAP> = Array::new();
+#[btf_map]
+static SERVERS: Array<Server, 2, MMAP> = Array::new();
+#[btf_map]
+static REALS: Array<Real, 2, MMAP> = Array::new();
+#[btf_map]
+static LOADS: Array<Load, 2, MMAP> = Array::new();
+#[btf_map]
+static CURSORS: Array<Word64, 2, MMAP> = Array::new();
+#[btf_map]
+static FLOWS: Array<Cell, 8, MMAP> = Array::new();
+#[btf_map]
+static HALF_OPEN: Array<Cell, 8, MMAP> = Array::new();
+#[btf_map]
+static TEMPLATES: Array<Cell, 8, MMAP> = Array::new();
+#[btf_map]
+static WATCH: Array<Word64, { (limits::WATCH_BITS / 64 * 2) as usize }, MMAP> = Array::new();
+#[btf_map]
+static WANTED: Array<Wanted, { limits::WANTED as usize }, MMAP> = Array::new();
+#[btf_map]
+static TRAFFIC: PerCpuArray<Traffic, 2> = PerCpuArray::new();
+#[btf_map]
+static REASONS: PerCpuArray<u64, { Reason::COUNT }> = PerCpuArray::new();
+/// For tail calls: the halves of the long way.
+#[btf_map]
+pub static PROGRAMS: ProgramArray<2> = ProgramArray::new();
+/// What the halves of the long way hand over, on each processor.
+#[btf_map]
+pub static BETWEEN: PerCpuArray<Between, 1> = PerCpuArray::new();
+
+/// The maps, for one packet.
+pub struct Maps {
+    pub ctx: *mut c_void,
+}
+
+impl Maps {
+    #[inline(always)]
+    pub fn new(frame: &Frame) -> Self {
+        Self { ctx: frame.ctx.cast() }
+    }
+}
+
+impl Tables for Maps {
+    // Configuration records are copied from memory that the daemon may be writing. What must change as one is switched
+    // by a single word (`Control::half`, `ServiceCell::current`), so a copy is of one version.
+
+    #[inline(always)]
+    fn control(&self) -> Option<Control> {
+        CONTROL.get(0).copied()
+    }
+
+    #[inline(always)]
+    fn address(&self, index: u32) -> Option<AddressCell> {
+        ADDRESSES.get(index).copied()
+    }
+
+    #[inline(always)]
+    fn port(&self, index: u32) -> Option<PortCell> {
+        PORTS.get(index).copied()
+    }
+
+    #[inline(always)]
+    fn range(&self, index: u32) -> Option<RangeCell> {
+        RANGES.get(index).copied()
+    }
+
+    #[inline(always)]
+    fn condition(&self, index: u32) -> Option<Condition> {
+        CONDITIONS.get(index).copied()
+    }
+
+    #[inline(always)]
+    fn destination(&self, index: u32) -> Option<Destination> {
+        DESTINATIONS.get(index).copied()
+    }
+
+    #[inline(always)]
+    fn prefix(&self, half: u32, family: u8, address: &Address) -> Option<u32> {
+        let [a, b, c, d] = address.0;
+        // IPv4 addresses are in the last word: its prefix begins there.
+        let data = if family == V4 { [half, u32::from(family), d, 0, 0, 0] } else { [half, u32::from(family), a, b, c, d] };
+        let bits = if family == V4 { 96 } else { 192 };
+        PREFIXES.get(&LpmKey::new(bits, data)).copied()
+    }
+
+    #[inline(always)]
+    fn vip(&self, index: u32) -> Option<Vip> {
+        VIPS.get(index).copied()
+    }
+
+    #[inline(always)]
+    fn service(&self, index: u32) -> Option<Service> {
+        let cell = SERVICES.get(index)?;
+        if cell.current & 1 == 0 { Some(cell.versions[0]) } else { Some(cell.versions[1]) }
+    }
+
+    #[inline(always)]
+    fn slot(&self, index: u32) -> Option<&Slot> {
+        SLOTS.get(index)
+    }
+
+    #[inline(always)]
+    fn server(&self, index: u32) -> Option<Server> {
+        SERVERS.get(index).copied()
+    }
+
+    #[inline(always)]
+    fn real(&self, index: u32) -> Option<Real> {
+        REALS.get(index).copied()
+    }
+
+    #[inline(always)]
+    fn load(&self, index: u32) -> Option<&Load> {
+        LOADS.get(index)
+    }
+
+    #[inline(always)]
+    fn cursor(&self, service: u32) -> Option<&Word64> {
+        CURSORS.get(service)
+    }
+
+    #[inline(always)]
+    fn cell(&self, table: CellTable, index: u32) -> Option<&Cell> {
+        match table {
+            CellTable::Flows => FLOWS.get(index),
+            CellTable::HalfOpen => HALF_OPEN.get(index),
+            CellTable::Templates => TEMPLATES.get(index),
+        }
+    }
+
+    #[inline(always)]
+    fn watch(&self, index: u32) -> Option<&Word64> {
+        WATCH.get(index)
+    }
+
+    #[inline(always)]
+    fn wanted(&self, index: u32) -> Option<&Wanted> {
+        WANTED.get(index)
+    }
+
+    #[inline(always)]
+    fn now(&self) -> u32 {
+        ticks()
+    }
+
+    #[inline(always)]
+    fn route(&self, query: &RouteQuery) -> Route {
+        // SAFETY: plain bytes, all of which may be zero.
+        let mut fib: FibLookup = unsafe { core::mem::zeroed() };
+        fib.ifindex = query.interface;
+        if query.family == V4 {
+            fib.family = AF_INET;
+            fib.__bindgen_anon_3.ipv4_src = query.source.0[3];
+            fib.__bindgen_anon_4.ipv4_dst = query.destination.0[3];
+        } else {
+            fib.family = AF_INET6;
+            fib.__bindgen_anon_3.ipv6_src = query.source.0;
+            fib.__bindgen_anon_4.ipv6_dst = query.destination.0;
+        }
+        // SAFETY: the context and the parameter block are valid, and the length is the block's.
+        let answer = unsafe { bpf_fib_lookup(self.ctx, &raw mut fib, size_of::<FibLookup>() as i32, 0) };
+        match answer {
+            FIB_SUCCESS => Route::Via { interface: fib.ifindex, destination_mac: fib.dmac, source_mac: fib.smac },
+            FIB_NO_NEIGHBOUR => Route::NoNeighbour { interface: fib.ifindex },
+            FIB_NOT_FORWARDED => Route::Here,
+            _ => Route::None,
+        }
+    }
+
+    #[inline(always)]
+    fn scan<S: Scan<Self>>(&self, count: u32, visitor: &mut S) {
+        // SAFETY: the callback gets the context that is handed over here, and only while this call lasts.
+        unsafe { bpf_loop(count, visit::<S> as *mut c_void, (&raw mut *visitor).cast(), 0) };
+    }
+
+    #[inline(always)]
+    fn count_in(&mut self, real: u32, bytes: u32, new_connection: bool) {
+        if let Some(traffic) = TRAFFIC.get_ptr_mut(real) {
+            // SAFETY: this processor's own copy, and programs do not interrupt each other on one.
+            let traffic = unsafe { &mut *traffic };
+            traffic.in_packets += 1;
+            traffic.in_bytes += u64::from(bytes);
+            if new_connection {
+                traffic.connections += 1;
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn count_out(&mut self, real: u32, bytes: u32) {
+        if let Some(traffic) = TRAFFIC.get_ptr_mut(real) {
+            // SAFETY: as in `count_in`.
+            let traffic = unsafe { &mut *traffic };
+            traffic.out_packets += 1;
+            traffic.out_bytes += u64::from(bytes);
+        }
+    }
+
+    #[inline(always)]
+    fn count(&mut self, reason: Reason) {
+        if let Some(count) = REASONS.get_ptr_mut(reason as u32) {
+            // SAFETY: as in `count_in`.
+            unsafe { *count += 1 }
+        }
+    }
+}
+
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+// `enum` of `BPF_FIB_LKUP_RET_*` in `include/uapi/linux/bpf.h`.
+const FIB_SUCCESS: i64 = 0;
+const FIB_NOT_FORWARDED: i64 = 4;
+const FIB_NO_NEIGHBOUR: i64 = 7;
+
+/// Now, in ticks.
+#[inline(always)]
+pub fn ticks() -> u32 {
+    // SAFETY: a helper without preconditions.
+    (unsafe { aya_ebpf::helpers::generated::bpf_jiffies64() } >> TICK_SHIFT) as u32
+}
+
+/// One step of a scan. The context is not handed through: a scan looks only into maps.
+extern "C" fn visit<S: Scan<Maps>>(index: u32, visitor: *mut S) -> i64 {
+    // SAFETY: `scan` passes its visitor and waits.
+    let visitor = unsafe { &mut *visitor };
+    let maps = Maps { ctx: core::ptr::null_mut() };
+    if visitor.visit(&maps, index) { 0 } else { 1 }
+}

@@ -1,0 +1,194 @@
+//! Whose packet is it: which virtual service has its destination, or which real server's reply it is.
+//!
+//! The classifier's tables are written whole, beside the ones in force, and switched by one store (`Control::half`).
+//! Indices inside records count from the start of the table: whoever writes a half knows where it lies.
+
+use crate::hash;
+use crate::layout::{
+    Address, Control, Target, V4, V6, control_flags, limits, node_flags, node_port_key, port_key, target_flags,
+};
+use crate::layout::{SCTP, TCP, UDP};
+use crate::reason::Reason;
+use crate::tables::{Step, Tables};
+use crate::wire::Headers;
+
+/// Who has an address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Party {
+    /// The destination's number when it is a VIP or covered by a mark rule; else 0.
+    pub destination: u32,
+    /// The real server's number, when the source is one under NAT; else 0.
+    pub node: u32,
+    /// Of the node: `node_flags`.
+    pub flags: u8,
+}
+
+/// What a packet is to the director.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// From a client to a member of a service; `port` is the real servers' port.
+    Request { service: u32, port: u16 },
+    /// From a real server; `unique` when its port is of one service, VIP and port only.
+    Reply { unique: Option<Unique> },
+}
+
+/// The only thing that a real server's port can mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unique {
+    pub service: u32,
+    /// Index into the VIP table.
+    pub vip: u32,
+    pub port: u16,
+}
+
+/// By addresses alone. `None`: nobody's.
+#[inline(always)]
+pub fn party<T: Tables>(t: &T, control: &Control, h: &Headers) -> Option<Party> {
+    let mut party = Party::default();
+    if let Some(cell) = address(t, control, h.family, &h.destination) {
+        party.destination = cell.destination;
+    }
+    if party.destination == 0 && control.flags & control_flags::PREFIXES != 0 {
+        party.destination = t.prefix(control.half, h.family, &h.destination).unwrap_or(0);
+    }
+    if party.destination != 0 {
+        return Some(party);
+    }
+    let cell = address(t, control, h.family, &h.source)?;
+    if cell.node == 0 {
+        return None;
+    }
+    party.node = cell.node;
+    party.flags = cell.flags;
+    t.note(Step::FromServer { node: cell.node });
+    Some(party)
+}
+
+/// The number of the real server at an address, if it is one under NAT.
+#[inline(always)]
+pub fn node<T: Tables>(t: &T, control: &Control, family: u8, a: &Address) -> Option<u32> {
+    match address(t, control, family, a) {
+        Some(cell) if cell.node != 0 => Some(cell.node),
+        _ => None,
+    }
+}
+
+#[inline(always)]
+fn address<T: Tables>(t: &T, control: &Control, family: u8, a: &Address) -> Option<crate::layout::AddressCell> {
+    debug_assert!(family == V4 || family == V6);
+    let start = hash::address(control.seed, a, u64::from(family)) as u32;
+    let base = control.half.wrapping_mul(control.address_mask.wrapping_add(1));
+    let mut probe = 0;
+    while probe < limits::PROBES {
+        let cell = t.address(base.wrapping_add(start.wrapping_add(probe) & control.address_mask))?;
+        if cell.family == 0 {
+            return None;
+        }
+        if cell.address == *a && cell.family == family {
+            return Some(cell);
+        }
+        probe += 1;
+    }
+    None
+}
+
+/// By ports, once the addresses are known.
+#[inline(always)]
+pub fn class<T: Tables>(t: &T, control: &Control, party: &Party, h: &Headers, interface: u32) -> Result<Class, Reason> {
+    if party.destination != 0 {
+        let target = member(t, control, party.destination, h)?;
+        let target = conditions(t, target, h, interface)?;
+        let port = if target.port != 0 { target.port } else { h.destination_port };
+        t.note(Step::Member { service: target.owner, port });
+        return Ok(Class::Request { service: target.owner, port });
+    }
+    match exact(t, control, node_port_key(party.node, h.protocol, h.source_port)) {
+        Some(target) if target.flags & target_flags::UNIQUE != 0 => {
+            let unique = Unique { service: target.owner, vip: target.vip, port: target.port };
+            Ok(Class::Reply { unique: Some(unique) })
+        }
+        Some(_) => Ok(Class::Reply { unique: None }),
+        None if party.flags & node_flags::RANGES != 0 => Ok(Class::Reply { unique: None }),
+        None => Err(Reason::NotAReply),
+    }
+}
+
+/// What a real server's port means, when that is only one thing.
+#[inline(always)]
+pub fn unique<T: Tables>(t: &T, control: &Control, node: u32, protocol: u8, port: u16) -> Option<Unique> {
+    match exact(t, control, node_port_key(node, protocol, port)) {
+        Some(target) if target.flags & target_flags::UNIQUE != 0 => {
+            Some(Unique { service: target.owner, vip: target.vip, port: target.port })
+        }
+        _ => None,
+    }
+}
+
+/// An exact port beats a range beats all; ranges and "all" are already merged into disjoint ranges.
+#[inline(always)]
+fn member<T: Tables>(t: &T, control: &Control, destination: u32, h: &Headers) -> Result<Target, Reason> {
+    if let Some(target) = exact(t, control, port_key(destination, h.protocol, h.destination_port)) {
+        return Ok(target);
+    }
+    let Some(d) = t.destination(destination) else { return Err(Reason::Inconsistent) };
+    let (mut low, count) = match h.protocol {
+        TCP => (d.ranges, d.tcp),
+        UDP => (d.ranges.wrapping_add(d.tcp), d.udp),
+        SCTP => (d.ranges.wrapping_add(d.tcp).wrapping_add(d.udp), d.sctp),
+        _ => return Err(Reason::OtherProtocol),
+    };
+    let mut high = low.wrapping_add(count);
+    let mut step = 0;
+    while step < limits::RANGE_STEPS + 1 && low < high {
+        let middle = low + (high - low) / 2;
+        let Some(range) = t.range(middle) else { return Err(Reason::Inconsistent) };
+        if h.destination_port < range.first {
+            high = middle;
+        } else if h.destination_port > range.last {
+            low = middle + 1;
+        } else {
+            return Ok(range.target);
+        }
+        step += 1;
+    }
+    Err(Reason::NotMember)
+}
+
+#[inline(always)]
+fn exact<T: Tables>(t: &T, control: &Control, key: u64) -> Option<Target> {
+    let start = hash::word(control.seed, key) as u32;
+    let base = control.half.wrapping_mul(control.port_mask.wrapping_add(1));
+    let mut probe = 0;
+    while probe < limits::PROBES {
+        let cell = t.port(base.wrapping_add(start.wrapping_add(probe) & control.port_mask))?;
+        if cell.key == key {
+            return Some(cell.target);
+        }
+        if cell.key == 0 {
+            return None;
+        }
+        probe += 1;
+    }
+    None
+}
+
+/// Mark rules with a source or an interface: the first that holds decides.
+#[inline(always)]
+fn conditions<T: Tables>(t: &T, target: Target, h: &Headers, interface: u32) -> Result<Target, Reason> {
+    if target.flags & target_flags::CONDITIONAL == 0 {
+        return Ok(target);
+    }
+    let mut i = 0;
+    while i < limits::CONDITIONS && i < u32::from(target.conditions) {
+        let index = target.owner.wrapping_add(i);
+        let Some(c) = t.condition(index) else { return Err(Reason::Inconsistent) };
+        let source = c.family == 0 || (c.family == h.family && h.source.masked(&c.mask) == c.from);
+        let holds = source && (c.interface == 0 || c.interface == interface);
+        t.note(Step::Condition { index, holds });
+        if holds {
+            return if c.absent != 0 { Err(Reason::NotMember) } else { Ok(c.target) };
+        }
+        i += 1;
+    }
+    Err(Reason::NotMember)
+}

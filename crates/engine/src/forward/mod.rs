@@ -1,0 +1,143 @@
+//! Rewrites the frame for its way: one file a method.
+
+pub mod nat;
+pub mod tunnel;
+
+use crate::decide::{Decision, Way};
+use crate::layout::{Real, V4, real_flags};
+use crate::packet::Packet;
+use crate::reason::Reason;
+use crate::tables::{Route, RouteQuery, Tables};
+use crate::wire::Headers;
+use crate::wire::checksum::Change;
+
+/// The forwarding method's number in [`Real::method`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Method {
+    Nat = 0,
+    DirectRouting = 1,
+    Tunnel = 2,
+    Local = 3,
+}
+
+const NAT: u8 = Method::Nat as u8;
+const DIRECT_ROUTING: u8 = Method::DirectRouting as u8;
+const TUNNEL: u8 = Method::Tunnel as u8;
+const LOCAL: u8 = Method::Local as u8;
+
+/// Where a rewritten frame leaves, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sent {
+    pub reason: Reason,
+    /// Meaningful when the reason's action is to send.
+    pub interface: u32,
+}
+
+/// Rewrites the frame as decided.
+#[inline(always)]
+pub fn forward<P: Packet, T: Tables>(p: &mut P, t: &T, h: &Headers, d: &Decision) -> Result<Sent, Reason> {
+    match d.way {
+        Way::Leave(reason) => Err(reason),
+        Way::ToServer { port } => match t.real(d.real_index) {
+            Some(real) => to_server(p, t, h, &real, port),
+            None => Err(Reason::Inconsistent),
+        },
+        Way::ToClient { vip, port } => {
+            if h.ttl <= 1 {
+                return Err(Reason::TtlExceeded);
+            }
+            let query =
+                RouteQuery { family: h.family, source: vip, destination: h.destination, interface: p.interface() };
+            match t.route(&query) {
+                Route::Via { interface, destination_mac, source_mac } => {
+                    let edit = nat::Edit { source: true, address: vip, port };
+                    nat::rewrite(p, h, &edit)?;
+                    macs(p, destination_mac, source_mac)?;
+                    Ok(Sent { reason: Reason::Reply, interface })
+                }
+                Route::NoNeighbour { interface } => {
+                    want(t, h.family, interface, &h.destination);
+                    Err(Reason::NoNeighbour)
+                }
+                Route::Here => Err(Reason::NotAReply),
+                Route::None => Err(Reason::NoRoute),
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn to_server<P: Packet, T: Tables>(p: &mut P, t: &T, h: &Headers, real: &Real, port: u16) -> Result<Sent, Reason> {
+    if real.method == LOCAL {
+        return Ok(Sent { reason: Reason::Local, interface: 0 });
+    }
+    if real.flags & real_flags::RESOLVED == 0 {
+        if real.interface != 0 {
+            want(t, real.family, real.interface, &real.address);
+        }
+        return Err(Reason::NoNeighbour);
+    }
+    if h.ttl <= 1 {
+        return Err(Reason::TtlExceeded);
+    }
+    let reason = match real.method {
+        NAT => {
+            nat::rewrite(p, h, &nat::Edit { source: false, address: real.address, port })?;
+            Reason::Nat
+        }
+        DIRECT_ROUTING => {
+            age(p, h)?;
+            Reason::DirectRouting
+        }
+        TUNNEL => {
+            tunnel::encapsulate(p, h, real)?;
+            Reason::Tunnel
+        }
+        _ => return Err(Reason::Inconsistent),
+    };
+    macs(p, real.destination_mac, real.source_mac)?;
+    Ok(Sent { reason, interface: real.interface })
+}
+
+/// RFC 1812 §5.2.1: a router lowers the time to live; RFC 8200 §3: the hop limit.
+#[inline(always)]
+fn age<P: Packet>(p: &mut P, h: &Headers) -> Result<(), Reason> {
+    let l3 = usize::from(h.l3);
+    if h.family != V4 {
+        return write(p, l3 + 7, [h.ttl.wrapping_sub(1)]);
+    }
+    let Some([ttl, protocol, c0, c1]) = p.read::<4>(l3 + 8) else { return Err(Reason::Inconsistent) };
+    let aged = ttl.wrapping_sub(1);
+    let change = Change::default().half(u16::from_ne_bytes([ttl, protocol]), u16::from_ne_bytes([aged, protocol]));
+    let [c0, c1] = change.apply(u16::from_ne_bytes([c0, c1])).to_ne_bytes();
+    write(p, l3 + 8, [aged, protocol, c0, c1])
+}
+
+#[inline(always)]
+fn macs<P: Packet>(p: &mut P, destination: [u8; 6], source: [u8; 6]) -> Result<(), Reason> {
+    let [a, b, c, d, e, f] = destination;
+    let [g, h, i, j, k, l] = source;
+    write(p, 0, [a, b, c, d, e, f, g, h, i, j, k, l])
+}
+
+/// A write where a read has been: it fails only if the engine is wrong.
+#[inline(always)]
+fn write<P: Packet, const N: usize>(p: &mut P, at: usize, bytes: [u8; N]) -> Result<(), Reason> {
+    if p.write(at, bytes) { Ok(()) } else { Err(Reason::Inconsistent) }
+}
+
+/// Asks the daemon for a neighbour. A place that is taken stays taken: a resent packet asks again.
+#[inline(always)]
+fn want<T: Tables>(t: &T, family: u8, interface: u32, address: &crate::layout::Address) {
+    let [a, b] = address.words();
+    let place = crate::hash::word(0, a ^ b) as u32 % crate::layout::limits::WANTED;
+    if let Some(wanted) = t.wanted(place)
+        && wanted.family.get() == 0
+    {
+        wanted.interface.set(interface);
+        wanted.address[0].set(a);
+        wanted.address[1].set(b);
+        wanted.family.swap(u32::from(family));
+    }
+}

@@ -1,0 +1,67 @@
+//! Masquerading: one address and one port of a packet are replaced, checksums kept right (RFC 3022 §4.1, RFC 1624).
+
+use super::write;
+use crate::layout::{Address, SCTP, TCP, UDP, V4};
+use crate::packet::Packet;
+use crate::reason::Reason;
+use crate::wire::Headers;
+use crate::wire::checksum::Change;
+
+/// What is put where.
+#[derive(Clone, Copy, Debug)]
+pub struct Edit {
+    /// The source's address and port, else the destination's.
+    pub source: bool,
+    pub address: Address,
+    pub port: u16,
+}
+
+/// Also lowers the time to live.
+#[inline(always)]
+pub fn rewrite<P: Packet>(p: &mut P, h: &Headers, edit: &Edit) -> Result<(), Reason> {
+    let (l3, l4) = (usize::from(h.l3), usize::from(h.l4));
+    let (old, old_port) = if edit.source { (&h.source, h.source_port) } else { (&h.destination, h.destination_port) };
+    let addresses = Change::default().address(old, &edit.address);
+    if h.family == V4 {
+        // Time to live, protocol and checksum, then the addresses, in one write: they lie side by side.
+        let Some(mut b) = p.read::<12>(l3 + 8) else { return Err(Reason::Inconsistent) };
+        let aged = b[0].wrapping_sub(1);
+        let change = addresses.half(u16::from_ne_bytes([b[0], b[1]]), u16::from_ne_bytes([aged, b[1]]));
+        b[0] = aged;
+        [b[2], b[3]] = change.apply(u16::from_ne_bytes([b[2], b[3]])).to_ne_bytes();
+        let [a0, a1, a2, a3] = edit.address.octets_v4();
+        if edit.source {
+            [b[4], b[5], b[6], b[7]] = [a0, a1, a2, a3];
+        } else {
+            [b[8], b[9], b[10], b[11]] = [a0, a1, a2, a3];
+        }
+        write(p, l3 + 8, b)?;
+    } else {
+        write(p, l3 + 7, [h.ttl.wrapping_sub(1)])?;
+        write(p, if edit.source { l3 + 8 } else { l3 + 24 }, edit.address.octets_v6())?;
+    }
+    // Both the IPv4 and the IPv6 pseudo-header hold the addresses (RFC 9293 §3.1, RFC 8200 §8.1).
+    let change = addresses.half(old_port.to_be(), edit.port.to_be());
+    match h.protocol {
+        TCP => checksum(p, l4 + 16, change)?,
+        UDP => {
+            let Some(old) = p.read::<2>(l4 + 6) else { return Err(Reason::Inconsistent) };
+            let old = u16::from_ne_bytes(old);
+            // RFC 768: 0 means that the sender made none; a sum of 0 is sent as all ones.
+            if old != 0 {
+                let new = change.apply(old);
+                write(p, l4 + 6, if new == 0 { [0xff, 0xff] } else { new.to_ne_bytes() })?;
+            }
+        }
+        // RFC 9260 §6.8: its checksum covers no addresses, and the configuration keeps its ports.
+        SCTP => {}
+        _ => return Err(Reason::Inconsistent),
+    }
+    write(p, if edit.source { l4 } else { l4 + 2 }, edit.port.to_be_bytes())
+}
+
+#[inline(always)]
+fn checksum<P: Packet>(p: &mut P, at: usize, change: Change) -> Result<(), Reason> {
+    let Some(old) = p.read::<2>(at) else { return Err(Reason::ShortTransport) };
+    write(p, at, change.apply(u16::from_ne_bytes(old)).to_ne_bytes())
+}

@@ -1,0 +1,399 @@
+//! What the tables hold: one `repr(C)` record a table, shared by the kernel, the daemon and the tests.
+//!
+//! Configuration records are plain values that only the daemon writes. Records that packets write are made of atomics,
+//! so that the same safe code serves the kernel, a memory map and a test. Addresses are in network byte order; ports
+//! and lengths are numbers in host order, because ranges compare them.
+
+pub use marca_atomic::{Word32, Word64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// Of all layouts in this file: daemon and pinned tables must agree.
+pub const LAYOUT_VERSION: u32 = 1;
+
+/// Limits, each with its reason.
+pub mod limits {
+    /// VLAN tags that are followed: 802.1Q and QinQ.
+    pub const TAGS: usize = 2;
+    /// IPv6 extension headers that are followed. RFC 8200 §4.1 names seven kinds; real traffic has one or two.
+    pub const EXTENSIONS: usize = 6;
+    /// Cells looked at for an address or port before it counts as absent; the writer grows the table until that holds.
+    pub const PROBES: u32 = 8;
+    /// Conditional mark rules at one destination and port: each is a step for every packet that meets none before it.
+    pub const CONDITIONS: u32 = 32;
+    /// Steps of the binary search among a destination's port ranges: 2^16 ranges cannot be more than there are ports.
+    pub const RANGE_STEPS: u32 = 16;
+    /// Real servers in a service.
+    pub const SERVERS: u32 = 4096;
+    /// Cells a bucket of a connection table holds, and buckets that a key may be in.
+    pub const WAYS: u32 = 4;
+    /// See [`WAYS`].
+    pub const CHOICES: u32 = 2;
+    /// Bits of the watch filter (128 KiB: it stays in a second-level cache).
+    pub const WATCH_BITS: u32 = 1 << 20;
+    /// Neighbours that packets may ask the daemon for at one time.
+    pub const WANTED: u32 = 64;
+}
+
+/// `BPF` jiffies are shifted right by this to give ticks: fine enough for timeouts in seconds, and 32 bits of them last
+/// for more than 200 days of silence at any `CONFIG_HZ`.
+pub const TICK_SHIFT: u32 = 2;
+
+/// An IPv4 or IPv6 address in network byte order; IPv4 is in the last word, the others 0. Which family it is, is
+/// always known beside it.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Address(pub [u32; 4]);
+
+impl Address {
+    pub const fn v4(octets: [u8; 4]) -> Self {
+        Self([0, 0, 0, u32::from_ne_bytes(octets)])
+    }
+
+    pub fn v6(octets: [u8; 16]) -> Self {
+        Self(zerocopy::transmute!(octets))
+    }
+
+    /// As two words, in memory order.
+    #[inline(always)]
+    pub fn words(&self) -> [u64; 2] {
+        let [a, b, c, d] = self.0;
+        [u64::from(a) | u64::from(b) << 32, u64::from(c) | u64::from(d) << 32]
+    }
+
+    /// Bits that both have.
+    #[inline(always)]
+    pub fn masked(&self, mask: &Address) -> Address {
+        let ([a, b, c, d], [p, q, r, s]) = (self.0, mask.0);
+        Address([a & p, b & q, c & r, d & s])
+    }
+
+    /// The IPv4 octets, if this is known to be IPv4.
+    #[inline(always)]
+    pub fn octets_v4(&self) -> [u8; 4] {
+        self.0[3].to_ne_bytes()
+    }
+
+    /// The IPv6 octets, if this is known to be IPv6.
+    #[inline(always)]
+    pub fn octets_v6(&self) -> [u8; 16] {
+        zerocopy::transmute!(self.0)
+    }
+}
+
+/// The address family, as the IP version number. 0 marks an empty cell.
+pub const V4: u8 = 4;
+/// See [`V4`].
+pub const V6: u8 = 6;
+
+pub const TCP: u8 = 6;
+pub const UDP: u8 = 17;
+pub const SCTP: u8 = 132;
+
+macro_rules! record {
+    ($(#[$doc:meta])* $name:ident = $size:literal { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* }) => {
+        $(#[$doc])*
+        #[repr(C, align(8))]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+        pub struct $name { $($(#[$field_doc])* pub $field: $type,)* }
+        const _: () = assert!(size_of::<$name>() == $size);
+    };
+}
+
+record! {
+    /// Sizes and switches; one cell.
+    Control = 64 {
+        seed: u64,
+        version: u32,
+        /// Which half of the classifier's tables is in force: 0 or 1.
+        half: u32,
+        /// Cells in one half of the address and port tables, minus 1; cells are a power of two.
+        address_mask: u32,
+        port_mask: u32,
+        /// Elements in one half of the destination, range, condition and VIP tables; for the writer.
+        half_len: u32,
+        /// See `control_flags`.
+        flags: u32,
+        /// Buckets of the connection tables, minus 1.
+        flow_mask: u32,
+        half_open_mask: u32,
+        template_mask: u32,
+        /// Which of the two watch filters is read: 0 or 1. Both are written.
+        watch: u32,
+        spare: [u32; 4],
+    }
+}
+
+pub mod control_flags {
+    /// Some mark rule has a destination shorter than a host: ask the prefix table for what the address table lacks.
+    pub const PREFIXES: u32 = 1;
+}
+
+record! {
+    /// Address table: an address that matters, as VIP, as real server under NAT, or both. Open addressing by
+    /// `hash::address(seed, address, family)`.
+    AddressCell = 32 {
+        address: Address,
+        /// Index into the destinations when it is one, else 0.
+        destination: u32,
+        /// Number of the real server (host) when it is one under NAT, else 0.
+        node: u32,
+        /// V4, V6, or 0: empty.
+        family: u8,
+        /// See `node_flags`.
+        flags: u8,
+        spare: [u8; 6],
+    }
+}
+
+pub mod node_flags {
+    /// Replies from ports without a cell of their own may belong to a connection: a service has ranges.
+    pub const RANGES: u8 = 1;
+}
+
+record! {
+    /// Destinations: where the port ranges of a VIP (or of a prefix of mark rules) are.
+    Destination = 32 {
+        /// First range; those of TCP, then of UDP, then of SCTP follow each other, each sorted and disjoint.
+        ranges: u32,
+        tcp: u32,
+        udp: u32,
+        sctp: u32,
+        spare: [u32; 4],
+    }
+}
+
+record! {
+    /// What a port means: see `target_flags`.
+    Target = 16 {
+        /// Service number, or first condition.
+        owner: u32,
+        /// Replies: index of the VIP's cell in the VIP table.
+        vip: u32,
+        /// Conditions at `owner`.
+        conditions: u16,
+        /// The real servers' port, or for replies the VIP's port; 0 keeps it.
+        port: u16,
+        flags: u32,
+    }
+}
+
+pub mod target_flags {
+    /// `owner` is the first of `conditions` conditions; none holds: not a member.
+    pub const CONDITIONAL: u32 = 1;
+    /// Replies: all connections from this port of this node are of one service, VIP and port.
+    pub const UNIQUE: u32 = 2;
+}
+
+record! {
+    /// Port table: exact ports, of destinations and of nodes. Open addressing by `hash::word(seed, key)`.
+    PortCell = 24 {
+        /// `port_key`; 0: empty.
+        key: u64,
+        target: Target,
+    }
+}
+
+record! {
+    /// Port ranges of a destination.
+    RangeCell = 24 {
+        first: u16,
+        last: u16,
+        spare: u32,
+        target: Target,
+    }
+}
+
+record! {
+    /// A condition of a mark rule, with what holds when it does. Rules with the last word come first.
+    Condition = 64 {
+        from: Address,
+        mask: Address,
+        target: Target,
+        /// 0: any.
+        interface: u32,
+        /// V4 or V6: of `from`; 0: any source.
+        family: u8,
+        /// 1: no service takes this mark (and no port service this port): not a member.
+        absent: u8,
+        spare: u16,
+        spare2: u64,
+    }
+}
+
+/// Key of the port table for a destination's port.
+#[inline(always)]
+pub fn port_key(destination: u32, protocol: u8, port: u16) -> u64 {
+    u64::from(destination) << 32 | u64::from(protocol) << 16 | u64::from(port)
+}
+
+/// Key of the port table for a node's port: the same space, told apart by a bit.
+#[inline(always)]
+pub fn node_port_key(node: u32, protocol: u8, port: u16) -> u64 {
+    port_key(node, protocol, port) | 1 << 31
+}
+
+record! {
+    /// VIPs, for replies.
+    Vip = 16 { address: Address, }
+}
+
+record! {
+    /// One address family of a virtual service.
+    Service = 80 {
+        /// Clients equal under this mask are one client, to table schedulers and to persistence.
+        mask: Address,
+        slots: u32,
+        slots_len: u32,
+        servers: u32,
+        servers_len: u32,
+        /// 0: no persistence. Ticks, as all below.
+        persist: u32,
+        half_open: u32,
+        established: u32,
+        closing: u32,
+        udp: u32,
+        max_weight: u32,
+        gcd_weight: u32,
+        /// See [`crate::schedule::Scheduler`].
+        scheduler: u8,
+        /// See `service_flags`.
+        flags: u8,
+        /// log2 of `slots_len` for `sh`.
+        sh_bits: u8,
+        spare: u8,
+        /// Which number of the configuration's services this is.
+        config: u32,
+        spare2: [u32; 3],
+    }
+}
+
+pub mod service_flags {
+    /// A table decides: data packets of a slot that has not changed need no record.
+    pub const TABLE: u8 = 1;
+    /// UDP is not recorded.
+    pub const UDP_STATELESS: u8 = 2;
+    /// The client's port is part of what the table hashes.
+    pub const HASH_PORT: u8 = 4;
+}
+
+record! {
+    /// Services: two versions and which one is in force, so that one store changes a service.
+    ServiceCell = 168 {
+        current: u32,
+        spare: u32,
+        versions: [Service; 2],
+    }
+}
+
+record! {
+    /// A real server in the list of its service.
+    Server = 8 { real: u32, weight: u32, }
+}
+
+record! {
+    /// A real server of one service: everything that forwarding needs, in one cache line.
+    Real = 64 {
+        address: Address,
+        /// Tunnels: the outer source.
+        source: Address,
+        /// The next hop's MAC address; valid with `real_flags::RESOLVED`.
+        destination_mac: [u8; 6],
+        source_mac: [u8; 6],
+        interface: u32,
+        /// Number of the service.
+        service: u32,
+        /// Largest IP packet on the way to it; 0: not known.
+        mtu: u16,
+        /// See [`crate::forward::Method`].
+        method: u8,
+        /// V4 or V6: of `address`.
+        family: u8,
+        /// See `real_flags`.
+        flags: u8,
+        spare: [u8; 7],
+    }
+}
+
+pub mod real_flags {
+    /// The next hop is known.
+    pub const RESOLVED: u8 = 1;
+    /// Takes clients that a persistence template names.
+    pub const UP: u8 = 2;
+    /// Gone from the configuration; only its live connections know it.
+    pub const LEAVING: u8 = 4;
+}
+
+/// A slot of a table scheduler: the real server in the low 32 bits ([`NO_REAL`]: none), and bits above.
+pub type Slot = Word64;
+/// See [`Slot`].
+pub const NO_REAL: u32 = u32::MAX;
+
+pub mod slot_bits {
+    /// Some connection of this slot may belong to another real server: ask its record.
+    pub const CONSULT: u64 = 1 << 32;
+    /// The daemon wants the ages of this slot's records to be true: refresh them.
+    pub const AUDIT: u64 = 1 << 33;
+    /// Either sends the packet to its record.
+    pub const RECORD: u64 = CONSULT | AUDIT;
+}
+
+/// Connections that a real server has now (`ActiveConn` and `InActConn` of ipvsadm).
+#[repr(C, align(8))]
+#[derive(Debug, Default)]
+pub struct Load {
+    pub active: Word64,
+    pub inactive: Word64,
+}
+
+/// A connection, a half-open connection or a persistence template: one cache line. See [`crate::flow`].
+#[repr(C, align(8))]
+#[derive(Debug, Default)]
+pub struct Cell {
+    /// Low two bits: 0 empty, 1 being written, 2 valid; above: how many times it was taken.
+    pub stamp: Word32,
+    /// Tick of the last packet that looked it up. Templates: tick at which it expires.
+    pub seen: Word32,
+    pub key: [Word64; 5],
+    /// Real server (low half) and service (high half).
+    pub owner: Word64,
+    /// Server's port (16 bits), `state_bits` (16 bits).
+    pub state: Word64,
+}
+const _: () = assert!(size_of::<Cell>() == 64);
+
+pub mod state_bits {
+    /// Bits below are the real server's port.
+    pub const SHIFT: u32 = 16;
+    /// The handshake is not finished.
+    pub const HALF_OPEN: u64 = 1 << 16;
+    pub const FIN_CLIENT: u64 = 1 << 17;
+    pub const FIN_SERVER: u64 = 1 << 18;
+    pub const RESET: u64 = 1 << 19;
+    /// A client's connection straight to a real server's own address, past the VIP: its replies are left alone.
+    pub const DIRECT: u64 = 1 << 20;
+    /// Not a connection but a persistence template whose client has not finished a handshake yet.
+    pub const TEMPLATE: u64 = 1 << 21;
+    /// Any of the ways to end.
+    pub const ENDING: u64 = FIN_CLIENT | FIN_SERVER | RESET;
+}
+
+/// A neighbour that a packet needed and the daemon should find.
+#[repr(C, align(8))]
+#[derive(Debug, Default)]
+pub struct Wanted {
+    /// 0: free; else family.
+    pub family: Word32,
+    pub interface: Word32,
+    pub address: [Word64; 2],
+}
+
+record! {
+    /// Traffic of a real server; one a CPU. Bytes are of IP packets, as IPVS counts them.
+    Traffic = 40 {
+        connections: u64,
+        in_packets: u64,
+        in_bytes: u64,
+        out_packets: u64,
+        out_bytes: u64,
+    }
+}

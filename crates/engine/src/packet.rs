@@ -1,0 +1,25 @@
+//! A frame as the engine sees it: bounded copies in and out, no references.
+
+/// A frame. Offsets count from the first byte of the Ethernet header, and move when the frame grows or shrinks.
+pub trait Packet {
+    /// The `N` bytes at `at`, or `None` when they are not all there.
+    fn read<const N: usize>(&self, at: usize) -> Option<[u8; N]>;
+
+    /// Overwrites the `N` bytes at `at`; false, and nothing written, when they are not all there.
+    #[must_use]
+    fn write<const N: usize>(&mut self, at: usize, bytes: [u8; N]) -> bool;
+
+    /// Adds `by` bytes of unspecified content in front; false when there is no room.
+    #[must_use]
+    fn grow_front(&mut self, by: usize) -> bool;
+
+    /// Removes the first `by` bytes; false when there are not as many.
+    #[must_use]
+    fn shrink_front(&mut self, by: usize) -> bool;
+
+    /// Whether the frame has at least `length` bytes, those of a multi-buffer frame's later buffers included.
+    fn reaches(&self, length: usize) -> bool;
+
+    /// The interface that the frame came in on.
+    fn interface(&self) -> u32;
+}

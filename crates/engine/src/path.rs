@@ -1,0 +1,267 @@
+//! The packet's way from end to end, in two programs: [`fast`] serves the packets that need no record written beyond
+//! its age, [`full`] all others. Both begin anew with the frame, so the first can hand over with a tail call alone.
+
+use crate::classify::{self, Class, Unique};
+use crate::commit;
+use crate::decide::{self, Change, Decision, Way};
+use crate::flow::{self, FromClient, FromServer, watch};
+use crate::forward::{self, Sent};
+use crate::layout::{Control, SCTP, TCP, UDP, service_flags, state_bits};
+use crate::packet::Packet;
+use crate::reason::{Action, Reason};
+use crate::schedule;
+use crate::tables::{CellTable, Tables};
+use crate::wire::{self, FIN, Headers, RST, SYN};
+use core::mem::MaybeUninit;
+
+/// What to tell the driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    pub reason: Reason,
+    /// Where the frame leaves, when the reason's action is [`Action::Send`].
+    pub interface: u32,
+}
+
+/// A packet from end to end.
+pub fn process<P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Outcome {
+    match fast(p, t) {
+        Some(outcome) => outcome,
+        None => full(p, t),
+    }
+}
+
+/// The short way: data of connections whose record, or slot, says where they go. `None`: it takes the long one, and
+/// the frame is as it was.
+#[inline(always)]
+pub fn fast<P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Option<Outcome> {
+    let done = match look(p, t) {
+        Ok(None) => return None,
+        Ok(Some((h, decision))) => {
+            if let Change::Touch(table, index) = decision.change
+                && let Some(cell) = t.cell(table, index)
+            {
+                flow::touch(cell, t.now());
+            }
+            send(p, t, &h, &decision, false)
+        }
+        Err(reason) => Err(reason),
+    };
+    Some(finish(t, done))
+}
+
+/// The long way: opens, closes, connections on the move, and everything unusual.
+pub fn full<P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Outcome {
+    match judge(p, t, &mut Between::new()) {
+        Ok(work) => act(p, t, work),
+        Err(outcome) => outcome,
+    }
+}
+
+/// What the first half of the long way leaves to the second. In the kernel they are two programs, because a program has
+/// 512 bytes of stack; this is what lies between them.
+#[derive(Clone, Copy, Debug)]
+pub struct Work {
+    pub headers: Headers,
+    pub decision: Decision,
+    /// The tick of the decision.
+    pub now: u32,
+}
+
+/// Room for a [`Work`] outside of the stack, which cannot hold the headers beside all that a decision looks at.
+pub struct Between {
+    headers: MaybeUninit<Headers>,
+    work: MaybeUninit<Work>,
+}
+
+impl Between {
+    pub const fn new() -> Self {
+        Self { headers: MaybeUninit::uninit(), work: MaybeUninit::uninit() }
+    }
+
+    /// Where [`judge`] has put its work.
+    pub fn work(&self) -> &MaybeUninit<Work> {
+        &self.work
+    }
+}
+
+impl Default for Between {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The first half of the long way: everything up to the decision. Writes nothing but `between`, where the work also
+/// stays.
+#[inline(always)]
+pub fn judge<'a, P: Packet, T: Tables>(p: &P, t: &mut T, between: &'a mut Between) -> Result<&'a mut Work, Outcome> {
+    let now = t.now();
+    let Between { headers, work } = between;
+    match study(p, t, headers, now) {
+        Ok((headers, decision)) => Ok(work.write(Work { headers: *headers, decision, now })),
+        Err(reason) => Err(finish(t, Err(reason))),
+    }
+}
+
+/// The second half of the long way: writes the records and rewrites the frame.
+#[inline(always)]
+pub fn act<P: Packet, T: Tables>(p: &mut P, t: &mut T, work: &Work) -> Outcome {
+    let done = carry_out(p, t, work);
+    finish(t, done)
+}
+
+#[inline(always)]
+fn finish<T: Tables>(t: &mut T, done: Result<Sent, Reason>) -> Outcome {
+    let outcome = match done {
+        Ok(sent) => Outcome { reason: sent.reason, interface: sent.interface },
+        Err(reason) => Outcome { reason, interface: 0 },
+    };
+    t.count(outcome.reason);
+    outcome
+}
+
+#[inline(always)]
+fn send<P: Packet, T: Tables>(p: &mut P, t: &mut T, h: &Headers, d: &Decision, new: bool) -> Result<Sent, Reason> {
+    let sent = forward::forward(p, t, h, d)?;
+    match d.way {
+        Way::ToServer { .. } => t.count_in(d.real_index, h.length, new),
+        Way::ToClient { .. } => t.count_out(d.real_index, h.length),
+        Way::Leave(_) => {}
+    }
+    Ok(sent)
+}
+
+/// A packet that the short way serves, and how; `None`: the long way.
+#[inline(always)]
+fn look<P: Packet, T: Tables>(p: &P, t: &T) -> Result<Option<(Headers, Decision)>, Reason> {
+    let mut h = wire::network(p)?;
+    let Some(control) = t.control() else { return Err(Reason::Inconsistent) };
+    let Some(party) = classify::party(t, &control, &h) else {
+        return if may_be_direct(p, t, &control, &h) { Ok(None) } else { Err(Reason::NotOurs) };
+    };
+    if wire::has_extensions(&h) {
+        return Ok(None);
+    }
+    wire::transport(p, &mut h)?;
+    if h.tcp_flags & (SYN | FIN | RST) != 0 {
+        return Ok(None);
+    }
+    let class = classify::class(t, &control, &party, &h, p.interface())?;
+    Ok(known(t, &control, &h, &class).map(|decision| (h, decision)))
+}
+
+/// Where a data packet goes if that takes no more than a look. The slot is asked first; where it cannot say, the record
+/// of an established connection.
+#[inline(always)]
+fn known<T: Tables>(t: &T, control: &Control, h: &Headers, class: &Class) -> Option<Decision> {
+    let (service, port) = match *class {
+        Class::Request { service, port } => (service, port),
+        Class::Reply { unique } => return known_reply(t, control, h, unique),
+    };
+    let settings = t.service(service)?;
+    let table = settings.flags & service_flags::TABLE != 0;
+    let stateless = settings.flags & service_flags::UDP_STATELESS != 0;
+    let key = decide::key(h);
+    if table && (h.protocol == TCP || (stateless && h.protocol == UDP)) {
+        let slot = schedule::slot(t, control, &settings, h.family, &h.source, h.source_port)?;
+        let watched = h.protocol == TCP && watch::is_set(t, control, key.hash(control.seed, port));
+        if !slot.record && !watched {
+            return Some(Decision::to_server(service, slot.real, port, Change::None, true));
+        }
+    }
+    if stateless && h.protocol == UDP {
+        return None;
+    }
+    let found = flow::find(t, control, CellTable::Flows, &FromClient::new(&key, control.seed, port))?;
+    let now = t.now();
+    let idle = now.wrapping_sub(found.seen);
+    let over = match h.protocol {
+        TCP => false,
+        SCTP => idle > settings.established,
+        _ => idle > settings.udp,
+    };
+    if over {
+        return None;
+    }
+    let change = Change::Touch(CellTable::Flows, found.index);
+    Some(Decision::to_server(found.service, found.real, found.state as u16, change, table))
+}
+
+#[inline(always)]
+fn known_reply<T: Tables>(t: &T, control: &Control, h: &Headers, unique: Option<Unique>) -> Option<Decision> {
+    if let Ok(decision) = decide::stateless_reply(t, control, h, unique) {
+        return Some(decision);
+    }
+    let found = flow::find(t, control, CellTable::Flows, &FromServer::new(h, control.seed))?;
+    if found.state & state_bits::DIRECT != 0 {
+        return None;
+    }
+    let change = Change::Touch(CellTable::Flows, found.index);
+    let mut decision = Decision::to_server(found.service, found.real, 0, change, false);
+    decision.way = Way::ToClient { vip: found.vip, port: found.vip_port };
+    Some(decision)
+}
+
+/// Whether it is a TCP SYN straight to a real server under NAT.
+#[inline(always)]
+fn may_be_direct<P: Packet, T: Tables>(p: &P, t: &T, control: &Control, h: &Headers) -> bool {
+    if h.protocol != TCP || h.fragment {
+        return false;
+    }
+    match p.read::<1>(usize::from(h.l4) + 13) {
+        Some([flags]) if flags & SYN != 0 => classify::node(t, control, h.family, &h.destination).is_some(),
+        _ => false,
+    }
+}
+
+#[inline(always)]
+fn study<'a, P: Packet, T: Tables>(
+    p: &P,
+    t: &T,
+    headers: &'a mut MaybeUninit<Headers>,
+    now: u32,
+) -> Result<(&'a Headers, Decision), Reason> {
+    let h = headers.write(wire::network(p)?);
+    let Some(control) = t.control() else { return Err(Reason::Inconsistent) };
+    let Some(party) = classify::party(t, &control, h) else {
+        let decision = direct(p, t, &control, h)?;
+        return Ok((h, decision));
+    };
+    if wire::has_extensions(h) {
+        wire::extensions(p, h)?;
+    }
+    wire::transport(p, h)?;
+    let class = classify::class(t, &control, &party, h, p.interface())?;
+    let decision = decide::decide(t, &control, h, &class, now)?;
+    Ok((h, decision))
+}
+
+#[inline(always)]
+fn carry_out<P: Packet, T: Tables>(p: &mut P, t: &mut T, work: &Work) -> Result<Sent, Reason> {
+    let Some(control) = t.control() else { return Err(Reason::Inconsistent) };
+    commit::commit(t, &control, &work.headers, &work.decision, work.now)?;
+    let new = matches!(work.decision.change, Change::Open(..));
+    send(p, t, &work.headers, &work.decision, new)
+}
+
+/// A client's SYN past the VIP: see [`decide::direct`].
+#[inline(always)]
+fn direct<P: Packet, T: Tables>(p: &P, t: &T, control: &Control, h: &mut Headers) -> Result<Decision, Reason> {
+    if h.protocol != TCP {
+        return Err(Reason::NotOurs);
+    }
+    let Some(node) = classify::node(t, control, h.family, &h.destination) else { return Err(Reason::NotOurs) };
+    if wire::transport(p, h).is_err() || !h.opens() {
+        return Err(Reason::NotOurs);
+    }
+    let unique = classify::unique(t, control, node, h.protocol, h.destination_port);
+    let Some(unique) = unique else { return Err(Reason::NotOurs) };
+    decide::direct(t, control, h, unique)
+}
+
+impl Outcome {
+    /// What becomes of the frame.
+    #[inline(always)]
+    pub fn action(&self) -> Action {
+        self.reason.action()
+    }
+}

@@ -1,0 +1,98 @@
+//! Why a packet left the engine the way it did. One table: counter index, metric label, docs row and sentence.
+
+/// What becomes of the frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// To the director's own kernel.
+    Pass,
+    /// Nowhere.
+    Drop,
+    /// Out of an interface.
+    Send,
+}
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident $label:literal $action:ident $sentence:literal,)*) => {
+        /// Why a packet left the engine the way it did.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u32)]
+        pub enum Reason { $($(#[$doc])* #[doc = $sentence] $name,)* }
+
+        impl Reason {
+            /// Every reason, in the order of their numbers.
+            pub const ALL: &'static [Reason] = &[$(Reason::$name,)*];
+
+            /// What becomes of the frame.
+            #[inline(always)]
+            pub fn action(self) -> Action {
+                match self { $(Reason::$name => Action::$action,)* }
+            }
+
+            /// The metric label and JSON key.
+            pub fn label(self) -> &'static str {
+                match self { $(Reason::$name => $label,)* }
+            }
+
+            /// What happened, as `marca explain` says it.
+            pub fn sentence(self) -> &'static str {
+                match self { $(Reason::$name => $sentence,)* }
+            }
+        }
+    };
+}
+
+reasons! {
+    Nat "nat" Send "Forwarded to the real server by NAT: destination rewritten.",
+    DirectRouting "dr" Send "Forwarded to the real server by direct routing: only the MAC addresses changed.",
+    Tunnel "tunnel" Send "Forwarded to the real server in an IP-in-IP tunnel.",
+    Local "local" Pass "Passed up: the director itself is the real server.",
+    Reply "reply" Send "A real server's reply under NAT: source rewritten to the VIP and sent to the client.",
+    NotIp "not_ip" Pass "Passed up: neither IPv4 nor IPv6.",
+    NotOurs "not_ours" Pass "Passed up: no virtual service has this destination and no real server this source.",
+    NotMember "not_member" Pass "Passed up: the destination is a VIP, but no virtual service has this port.",
+    NotAReply "not_a_reply" Pass "Passed up: from a real server, but of no connection that the director knows.",
+    Fragment "fragment" Pass "Passed up: an IP fragment.",
+    OtherProtocol "other_protocol" Pass "Passed up: to a VIP or from a real server, but not TCP, UDP or SCTP.",
+    NoFlow "no_flow" Pass "Passed up to be refused: a TCP packet of no known connection, and not a SYN.",
+    NoServer "no_server" Pass "Passed up to be refused: no real server of the service takes new clients.",
+    ShortEthernet "short_ethernet" Pass "Passed up: the frame ends inside the Ethernet header.",
+    ShortVlan "short_vlan" Pass "Passed up: the frame ends inside a VLAN tag.",
+    ShortIpv4 "short_ipv4" Pass "Passed up: the frame ends inside the IPv4 header.",
+    BadIpv4 "bad_ipv4" Pass "Passed up: version, header length or total length of the IPv4 header is wrong.",
+    ShortIpv6 "short_ipv6" Pass "Passed up: the frame ends inside the IPv6 header.",
+    BadIpv6 "bad_ipv6" Pass "Passed up: version or payload length of the IPv6 header is wrong.",
+    ShortExtension "short_extension" Pass "Passed up: the packet ends inside an IPv6 extension header.",
+    TooManyExtensions "too_many_extensions" Pass "Passed up: more IPv6 extension headers than the engine follows.",
+    ShortTransport "short_transport" Pass "Passed up: the packet ends inside the TCP, UDP or SCTP header.",
+    BadTransport "bad_transport" Pass "Passed up: the length fields of the TCP or UDP header are wrong.",
+    TtlExceeded "ttl_exceeded" Drop "Dropped: its time to live ends at the director.",
+    TooBig "too_big" Drop "Dropped: larger than the path to the real server takes with the outer header.",
+    NoNeighbour "no_neighbour" Drop "Dropped: the next hop's MAC address is not known yet; the daemon has been asked for it.",
+    NoRoute "no_route" Drop "Dropped: the director has no route to the client.",
+    TableFull "table_full" Drop "Dropped: a new connection, and no room to remember it.",
+    NoRoom "no_room" Drop "Dropped: the driver left no room in front of the frame for an outer header.",
+    Inconsistent "inconsistent" Drop "Dropped: the tables contradict each other. This is a bug; please report it.",
+    Decapsulated "decapsulated" Pass "Passed up: taken out of its IP-in-IP tunnel.",
+    NotTunnelled "not_tunnelled" Pass "Passed up: not a tunnelled packet from a director.",
+}
+
+impl Reason {
+    /// How many reasons there are.
+    pub const COUNT: usize = Self::ALL.len();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn numbers_follow_the_table_and_labels_are_unique() {
+        let mut labels = HashSet::new();
+        for (number, reason) in Reason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, number);
+            assert!(labels.insert(reason.label()));
+            assert!(reason.sentence().ends_with('.'));
+        }
+    }
+}

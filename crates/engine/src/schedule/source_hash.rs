@@ -1,0 +1,69 @@
+//! `sh`: source hashing (`net/netfilter/ipvs/ip_vs_sh.c`).
+//!
+//! A table of a power of two slots is filled with the real servers in the order of the configuration, each as many
+//! times in a row as its weight, round and round. Where IPVS refuses the clients of a server that takes nobody (unless
+//! its fallback flag is set), the slots here fall back at once, as with that flag.
+
+use crate::hash;
+use crate::layout::Address;
+
+/// The smallest table: IPVS's own (`CONFIG_IP_VS_SH_TAB_BITS`).
+pub const MIN_BITS: u8 = 8;
+/// The largest: 4,096 real servers of unlike weights still get their share to within a few percent.
+pub const MAX_BITS: u8 = 20;
+
+/// `ip_vs_sh_hashkey`: of the address folded to 32 bits, and the port.
+#[inline(always)]
+pub fn slot(client: &Address, port: u16, bits: u8) -> u32 {
+    let [a, b, c, d] = client.0;
+    let folded = u32::from_be(a ^ b ^ c ^ d);
+    hash::kernel_hash_32(folded.wrapping_add(u32::from(port)), u32::from(bits))
+}
+
+/// Bits of the table for these weights: every real server gets its weight at least once round, within the limits.
+pub fn table_bits(weights: &[u32]) -> u8 {
+    let rounds: u64 = weights.iter().map(|&w| u64::from(w.max(1))).sum();
+    let mut bits = MIN_BITS;
+    while bits < MAX_BITS && 1 << bits < rounds {
+        bits += 1;
+    }
+    bits
+}
+
+/// Fills `table` (a power of two long) with indices into `weights`; nothing is written for a slot when every weight is
+/// 0, and false is answered.
+pub fn fill(weights: &[u32], table: &mut [u32]) -> bool {
+    if weights.iter().all(|&w| w == 0) {
+        return false;
+    }
+    let (mut server, mut given) = (0, 0);
+    for slot in table.iter_mut() {
+        *slot = server as u32;
+        given += 1;
+        if given >= weights[server].max(1) {
+            server = (server + 1) % weights.len();
+            given = 0;
+        }
+    }
+    fall_back(weights, table);
+    true
+}
+
+/// Marks a slot that was moved while the others are, so that it attracts no search: those ask for the first owner.
+const MOVED: u32 = 1 << 31;
+
+/// `ip_vs_sh_get_fallback`: a slot whose real server takes nobody is served by the first slot that does, where the
+/// search starts at twice the slot's own number (the kernel adds the hash to an offset that starts at the hash).
+fn fall_back(weights: &[u32], table: &mut [u32]) {
+    let mask = table.len() - 1;
+    for start in 0..table.len() {
+        if weights[table[start] as usize] > 0 {
+            continue;
+        }
+        let takes = |slot: &usize| table[*slot] & MOVED == 0 && weights[table[*slot] as usize] > 0;
+        if let Some(slot) = (0..table.len()).map(|step| (step + 2 * start) & mask).find(takes) {
+            table[start] = table[slot] | MOVED;
+        }
+    }
+    table.iter_mut().for_each(|slot| *slot &= !MOVED);
+}

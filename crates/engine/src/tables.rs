@@ -1,0 +1,142 @@
+//! The tables as the engine sees them: lookups by index, clocks and counters. No policy.
+
+use crate::layout::Word64;
+use crate::layout::{
+    Address, AddressCell, Cell, Condition, Control, Destination, Load, PortCell, RangeCell, Real, Server, Service,
+    Slot, Vip, Wanted,
+};
+use crate::reason::Reason;
+
+/// One of the three tables of [`Cell`]s.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CellTable {
+    /// Established connections, and datagram flows.
+    Flows,
+    /// TCP connections whose handshake is not finished: a flood pushes out only each other.
+    HalfOpen,
+    /// Persistence templates.
+    Templates,
+}
+
+/// Where a packet to an arbitrary address leaves the director.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    Via {
+        interface: u32,
+        destination_mac: [u8; 6],
+        source_mac: [u8; 6],
+    },
+    /// There is a route out of this interface, but the next hop's MAC address is not known.
+    NoNeighbour {
+        interface: u32,
+    },
+    /// The destination is the director itself.
+    Here,
+    None,
+}
+
+/// What a route is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct RouteQuery {
+    pub family: u8,
+    pub source: Address,
+    pub destination: Address,
+    pub interface: u32,
+}
+
+/// A step of the decision, for whoever explains it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// A condition of a mark rule was asked.
+    Condition {
+        index: u32,
+        holds: bool,
+    },
+    /// The destination is a member of a service; the real servers' port.
+    Member {
+        service: u32,
+        port: u16,
+    },
+    /// The source is a real server.
+    FromServer {
+        node: u32,
+    },
+    /// The table scheduler's slot, its real server, and whether records must be asked.
+    Slot {
+        index: u32,
+        real: u32,
+        record: bool,
+    },
+    /// A record of the connection was found.
+    Flow {
+        table: CellTable,
+        real: u32,
+        state: u64,
+    },
+    /// None was.
+    NoFlow,
+    /// The client's persistence template names a real server.
+    Template {
+        real: u32,
+        ticks_left: u32,
+    },
+    /// It has one, but the real server takes no clients any more.
+    TemplateStale {
+        real: u32,
+    },
+    NoTemplate,
+    /// The scheduler chose.
+    Scheduled {
+        real: u32,
+    },
+}
+
+/// Visits numbers in order. See [`Tables::scan`].
+pub trait Scan<T> {
+    /// False ends the scan.
+    fn visit(&mut self, tables: &T, index: u32) -> bool;
+}
+
+/// Everything that a packet can ask. An index out of bounds answers `None`.
+pub trait Tables: Sized {
+    fn control(&self) -> Option<Control>;
+
+    fn address(&self, index: u32) -> Option<AddressCell>;
+    fn port(&self, index: u32) -> Option<PortCell>;
+    fn range(&self, index: u32) -> Option<RangeCell>;
+    fn condition(&self, index: u32) -> Option<Condition>;
+    fn destination(&self, index: u32) -> Option<Destination>;
+    /// Number of the destination with the longest prefix that holds `address`, in this half of the classifier.
+    fn prefix(&self, half: u32, family: u8, address: &Address) -> Option<u32>;
+    fn vip(&self, index: u32) -> Option<Vip>;
+
+    /// The version of the service that is in force.
+    fn service(&self, index: u32) -> Option<Service>;
+    fn slot(&self, index: u32) -> Option<&Slot>;
+    fn server(&self, index: u32) -> Option<Server>;
+    fn real(&self, index: u32) -> Option<Real>;
+    fn load(&self, index: u32) -> Option<&Load>;
+    /// The scheduler's place in its round, a word for each service.
+    fn cursor(&self, service: u32) -> Option<&Word64>;
+
+    fn cell(&self, table: CellTable, index: u32) -> Option<&Cell>;
+    /// Word of a watch filter: 64 bits each, the second filter after the first.
+    fn watch(&self, index: u32) -> Option<&Word64>;
+    fn wanted(&self, index: u32) -> Option<&Wanted>;
+
+    /// Now, in ticks; wraps.
+    fn now(&self) -> u32;
+    fn route(&self, query: &RouteQuery) -> Route;
+    /// Visits `0..count` in order until the visitor has enough.
+    fn scan<S: Scan<Self>>(&self, count: u32, visitor: &mut S);
+
+    /// A packet to a real server.
+    fn count_in(&mut self, real: u32, bytes: u32, new_connection: bool);
+    /// A packet from a real server.
+    fn count_out(&mut self, real: u32, bytes: u32);
+    fn count(&mut self, reason: Reason);
+
+    /// Told of each step; for explanations. Free where nobody listens.
+    #[inline(always)]
+    fn note(&self, _step: Step) {}
+}

@@ -1,0 +1,246 @@
+//! From bytes to [`Headers`]: Ethernet, VLAN tags, IPv4, IPv6, TCP, UDP, SCTP.
+//!
+//! Two steps, so that a packet that is nobody's costs no more than its addresses: [`network`], then [`transport`].
+//!
+//! **Not supported:** fragments (passed up), IPv6 jumbograms (RFC 2675: passed up as malformed).
+
+pub mod checksum;
+
+use crate::layout::{Address, SCTP, TCP, UDP, V4, V6, limits};
+use crate::packet::Packet;
+use crate::reason::Reason;
+
+/// Length of an Ethernet header without tags.
+pub const ETHERNET: usize = 14;
+pub const ETHERTYPE_IPV4: u16 = 0x0800;
+pub const ETHERTYPE_IPV6: u16 = 0x86dd;
+/// IEEE 802.1Q and 802.1ad.
+const ETHERTYPE_TAGS: [u16; 2] = [0x8100, 0x88a8];
+/// IP in IP (RFC 2003) and IPv6 in IP (RFC 2473).
+pub const IPPROTO_IPIP: u8 = 4;
+/// See [`IPPROTO_IPIP`].
+pub const IPPROTO_IPV6: u8 = 41;
+
+pub const FIN: u8 = 0x01;
+pub const SYN: u8 = 0x02;
+pub const RST: u8 = 0x04;
+pub const ACK: u8 = 0x10;
+
+/// What the engine knows of a frame.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Headers {
+    pub source: Address,
+    pub destination: Address,
+    /// Offsets of the IP and of the transport header, from the start of the frame.
+    pub l3: u16,
+    pub l4: u16,
+    /// Length of the IP packet, header included.
+    pub length: u32,
+    pub source_port: u16,
+    pub destination_port: u16,
+    /// V4 or V6.
+    pub family: u8,
+    pub protocol: u8,
+    pub ttl: u8,
+    /// Type of service, or traffic class.
+    pub tos: u8,
+    /// 0 unless TCP.
+    pub tcp_flags: u8,
+    pub fragment: bool,
+}
+
+impl Headers {
+    /// A SYN that opens a connection.
+    #[inline(always)]
+    pub fn opens(&self) -> bool {
+        self.tcp_flags & (SYN | ACK | RST | FIN) == SYN
+    }
+}
+
+/// Reads the Ethernet and IP headers. `protocol` and `l4` are those right behind the fixed IPv6 header; [`transport`]
+/// goes on from there.
+#[inline(always)]
+pub fn network<P: Packet>(p: &P) -> Result<Headers, Reason> {
+    let Some(ethertype) = p.read::<2>(12) else { return Err(Reason::ShortEthernet) };
+    let mut ethertype = u16::from_be_bytes(ethertype);
+    let mut l3 = ETHERNET;
+    let mut tags = 0;
+    while tags < limits::TAGS && (ethertype == ETHERTYPE_TAGS[0] || ethertype == ETHERTYPE_TAGS[1]) {
+        let Some(next) = p.read::<2>(l3 + 2) else { return Err(Reason::ShortVlan) };
+        ethertype = u16::from_be_bytes(next);
+        l3 += 4;
+        tags += 1;
+    }
+    match ethertype {
+        ETHERTYPE_IPV4 => ipv4(p, l3),
+        ETHERTYPE_IPV6 => ipv6(p, l3),
+        _ => Err(Reason::NotIp),
+    }
+}
+
+/// RFC 791 §3.1.
+#[inline(always)]
+fn ipv4<P: Packet>(p: &P, l3: usize) -> Result<Headers, Reason> {
+    let Some(b) = p.read::<20>(l3) else { return Err(Reason::ShortIpv4) };
+    let header = usize::from(b[0] & 0x0f) * 4;
+    let length = u32::from(u16::from_be_bytes([b[2], b[3]]));
+    if b[0] >> 4 != 4 || header < 20 || (length as usize) < header {
+        return Err(Reason::BadIpv4);
+    }
+    Ok(Headers {
+        source: Address([0, 0, 0, word(&b, 12)]),
+        destination: Address([0, 0, 0, word(&b, 16)]),
+        l3: l3 as u16,
+        l4: (l3 + header) as u16,
+        length,
+        family: V4,
+        protocol: b[9],
+        ttl: b[8],
+        tos: b[1],
+        // More fragments, or a fragment offset.
+        fragment: u16::from_be_bytes([b[6], b[7]]) & 0x3fff != 0,
+        ..Headers::default()
+    })
+}
+
+/// RFC 8200 §3.
+#[inline(always)]
+fn ipv6<P: Packet>(p: &P, l3: usize) -> Result<Headers, Reason> {
+    let Some(b) = p.read::<40>(l3) else { return Err(Reason::ShortIpv6) };
+    if b[0] >> 4 != 6 {
+        return Err(Reason::BadIpv6);
+    }
+    Ok(Headers {
+        source: Address([word(&b, 8), word(&b, 12), word(&b, 16), word(&b, 20)]),
+        destination: Address([word(&b, 24), word(&b, 28), word(&b, 32), word(&b, 36)]),
+        l3: l3 as u16,
+        l4: (l3 + 40) as u16,
+        length: u32::from(u16::from_be_bytes([b[4], b[5]])) + 40,
+        family: V6,
+        protocol: b[6],
+        ttl: b[7],
+        tos: b[0] << 4 | b[1] >> 4,
+        ..Headers::default()
+    })
+}
+
+/// Whether [`transport`] must walk IPv6 extension headers first.
+#[inline(always)]
+pub fn has_extensions(h: &Headers) -> bool {
+    h.family == V6 && !matches!(h.protocol, TCP | UDP | SCTP)
+}
+
+/// RFC 8200 §4: follows the extension headers to the transport header.
+#[inline(always)]
+pub fn extensions<P: Packet>(p: &P, h: &mut Headers) -> Result<(), Reason> {
+    let mut at = usize::from(h.l4);
+    let end = usize::from(h.l3) + h.length as usize;
+    let mut followed = 0;
+    while followed < limits::EXTENSIONS {
+        let (next, length) = match h.protocol {
+            // Hop-by-hop options, routing, destination options, mobility (RFC 6275), HIP (RFC 7401), shim6 (RFC 5533).
+            0 | 43 | 60 | 135 | 139 | 140 => {
+                let Some(b) = p.read::<2>(at) else { return Err(Reason::ShortExtension) };
+                (b[0], usize::from(b[1]) * 8 + 8)
+            }
+            // Authentication header: counts words of 4 bytes, minus 2 (RFC 4302 §2.2).
+            51 => {
+                let Some(b) = p.read::<2>(at) else { return Err(Reason::ShortExtension) };
+                (b[0], usize::from(b[1]) * 4 + 8)
+            }
+            44 => {
+                let Some(b) = p.read::<4>(at) else { return Err(Reason::ShortExtension) };
+                // An atomic fragment (RFC 6946) has offset 0 and no more fragments: a whole packet.
+                h.fragment |= u16::from_be_bytes([b[2], b[3]]) & 0xfff9 != 0;
+                (b[0], 8)
+            }
+            _ => break,
+        };
+        at += length;
+        if at > end {
+            return Err(Reason::ShortExtension);
+        }
+        h.protocol = next;
+        followed += 1;
+        if h.fragment {
+            break;
+        }
+    }
+    h.l4 = at as u16;
+    if !h.fragment && matches!(h.protocol, 0 | 43 | 44 | 51 | 60 | 135 | 139 | 140) {
+        return Err(Reason::TooManyExtensions);
+    }
+    Ok(())
+}
+
+/// Reads ports and flags, and holds the lengths against each other and against the frame.
+#[inline(always)]
+pub fn transport<P: Packet>(p: &P, h: &mut Headers) -> Result<(), Reason> {
+    let bad_ip = if h.family == V4 { Reason::BadIpv4 } else { Reason::BadIpv6 };
+    if !p.reaches(usize::from(h.l3) + h.length as usize) {
+        return Err(bad_ip);
+    }
+    if h.fragment {
+        return Err(Reason::Fragment);
+    }
+    let at = usize::from(h.l4);
+    let room = (h.length as usize).wrapping_sub(at - usize::from(h.l3));
+    match h.protocol {
+        // RFC 9293 §3.1: the data offset counts words of 4 bytes.
+        TCP => {
+            let Some(b) = p.read::<14>(at) else { return Err(Reason::ShortTransport) };
+            if room < 20 {
+                return Err(Reason::ShortTransport);
+            }
+            let header = usize::from(b[12] >> 4) * 4;
+            if header < 20 || header > room {
+                return Err(Reason::BadTransport);
+            }
+            h.tcp_flags = b[13];
+            (h.source_port, h.destination_port) = ports([b[0], b[1], b[2], b[3]]);
+        }
+        // RFC 768.
+        UDP => {
+            let Some(b) = p.read::<6>(at) else { return Err(Reason::ShortTransport) };
+            if room < 8 {
+                return Err(Reason::ShortTransport);
+            }
+            let length = usize::from(u16::from_be_bytes([b[4], b[5]]));
+            if length < 8 || length > room {
+                return Err(Reason::BadTransport);
+            }
+            (h.source_port, h.destination_port) = ports([b[0], b[1], b[2], b[3]]);
+        }
+        // RFC 9260 §3.1.
+        SCTP => {
+            let Some(b) = p.read::<4>(at) else { return Err(Reason::ShortTransport) };
+            if room < 12 {
+                return Err(Reason::ShortTransport);
+            }
+            (h.source_port, h.destination_port) = ports(b);
+        }
+        _ => return Err(Reason::OtherProtocol),
+    }
+    Ok(())
+}
+
+#[inline(always)]
+fn ports(b: [u8; 4]) -> (u16, u16) {
+    (u16::from_be_bytes([b[0], b[1]]), u16::from_be_bytes([b[2], b[3]]))
+}
+
+/// Four bytes in memory order.
+#[inline(always)]
+pub fn word<const N: usize>(b: &[u8; N], at: usize) -> u32 {
+    u32::from_ne_bytes([b[at], b[at + 1], b[at + 2], b[at + 3]])
+}
+
+/// Four bytes in memory order.
+#[inline(always)]
+pub fn put_word<const N: usize>(b: &mut [u8; N], at: usize, word: u32) {
+    let w = word.to_ne_bytes();
+    b[at] = w[0];
+    b[at + 1] = w[1];
+    b[at + 2] = w[2];
+    b[at + 3] = w[3];
+}
