@@ -32,6 +32,7 @@ mod diagnostic;
 mod draft;
 pub mod keys;
 pub mod model;
+pub mod plan;
 mod similar;
 mod syntax;
 pub mod text;

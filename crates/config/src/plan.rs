@@ -1,0 +1,158 @@
+//! What the tables must hold, as a value that can be printed and compared: services by address family, destinations
+//! with their ports already settled (marks before ports, exact ports before ranges before all), and what real servers'
+//! ports mean under NAT. Knows names and addresses; knows no index, no MAC address, no memory.
+
+mod compile;
+mod ports;
+mod replies;
+mod services;
+#[cfg(test)]
+mod tests;
+
+use crate::model::{Forward, Persistence, PortRange, Protocol, Scheduler, Timeouts, Udp};
+use ipnet::IpNet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+/// The address family of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    V4,
+    V6,
+}
+
+/// Everything that a configuration asks of the tables.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// One for each family that a service serves; in the order of the configuration.
+    pub services: Vec<ServicePlan>,
+    /// VIPs and prefixes of mark rules; no two alike.
+    pub destinations: Vec<DestinationPlan>,
+    /// What a real server's port means when a packet leaves it, under NAT.
+    pub replies: BTreeMap<ReplyPort, Reply>,
+    /// Real servers under NAT whose other ports may mean something, too: some service has ranges or wide prefixes.
+    pub range_nodes: BTreeSet<IpAddr>,
+    /// The addresses that the director puts on its outside interfaces.
+    pub vips: BTreeSet<IpAddr>,
+}
+
+/// Index into [`Plan::services`].
+pub type ServiceIndex = usize;
+
+/// One address family of a virtual service: with the other one it shares its name, and nothing else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServicePlan {
+    pub name: String,
+    /// Of clients and VIPs.
+    pub family: Family,
+    pub scheduler: Scheduler,
+    pub persistence: Option<Persistence>,
+    pub timeouts: Timeouts,
+    pub udp: Udp,
+    /// In the order of the configuration; those that can serve this family.
+    pub reals: Vec<RealPlan>,
+}
+
+/// A real server of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RealPlan {
+    pub name: String,
+    /// None for `local`. Of the service's family, or of any with a tunnel (the service's family is preferred).
+    pub address: Option<IpAddr>,
+    pub weight: u16,
+    pub forward: Forward,
+}
+
+/// An address, or a prefix, that packets are sent to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DestinationPlan {
+    pub net: IpNet,
+    /// Disjoint, ascending by protocol and port. Ports that lead nowhere are left out.
+    pub ports: Vec<PortPlan>,
+}
+
+/// What happens to packets to these ports: the first candidate whose condition holds decides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortPlan {
+    pub protocol: Protocol,
+    pub ports: PortRange,
+    /// Never empty. Only the last may be without a condition.
+    pub candidates: Vec<Candidate>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    pub condition: Condition,
+    /// None: the packet carries a mark that no service takes, and no service has the port either.
+    pub outcome: Option<Outcome>,
+}
+
+/// Of a mark rule. Nothing set: always holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Condition {
+    pub from: Option<IpNet>,
+    pub interface: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    pub service: ServiceIndex,
+    /// The real servers' port; None keeps the packet's.
+    pub target: Option<u16>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ReplyPort {
+    pub address: IpAddr,
+    pub protocol: Protocol,
+    pub port: u16,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// Always this service, VIP and port.
+    Unique { service: ServiceIndex, vip: IpAddr, port: u16 },
+    /// Several, or it depends: only a connection's record can tell.
+    Ambiguous,
+}
+
+/// A configuration that the tables cannot hold.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    #[error(
+        "{destination} {protocol}/{port}: {count} mark rules with a source or an interface meet here, and the data \
+         plane looks at {limit} at most; merge their prefixes"
+    )]
+    TooManyConditions { destination: IpNet, protocol: &'static str, port: u16, count: usize, limit: usize },
+}
+
+/// As many candidates as the data plane looks at for one packet (`limits::CONDITIONS` of the engine's layout): a bound on
+/// its time, and on the instructions that the kernel's verifier follows.
+pub const MAX_CONDITIONS: usize = 32;
+
+impl Family {
+    pub const ALL: [Family; 2] = [Family::V4, Family::V6];
+
+    pub fn of(address: IpAddr) -> Self {
+        if address.is_ipv4() { Family::V4 } else { Family::V6 }
+    }
+}
+
+impl Condition {
+    /// Holds for every packet.
+    pub const ALWAYS: Condition = Condition { from: None, interface: None };
+
+    pub fn is_always(&self) -> bool {
+        *self == Condition::ALWAYS
+    }
+
+    /// Whether this one holds wherever the other one does.
+    pub fn covers(&self, other: &Condition) -> bool {
+        let has_source = match (&self.from, &other.from) {
+            (None, _) => true,
+            (Some(net), Some(other)) => net.contains(other),
+            (Some(_), None) => false,
+        };
+        has_source && (self.interface.is_none() || self.interface == other.interface)
+    }
+}

@@ -1,0 +1,95 @@
+//! Model → plan: what a service is for each family, where packets may go, and what becomes of them there.
+//!
+//! The rules are those of `iptables -j MARK --set-mark` and IPVS: the last rule that matches gives the mark; a service
+//! by mark comes before one by address and port; an unknown mark is no mark.
+
+use super::ports::{self, Member, Rule};
+use super::replies;
+use super::services::Services;
+use super::{DestinationPlan, Family, Outcome, Plan, PlanError, ServiceIndex};
+use crate::model::{Config, MemberPort, Selector};
+use ipnet::IpNet;
+use std::collections::BTreeMap;
+
+impl Plan {
+    /// What a configuration asks of the tables.
+    ///
+    /// # Errors
+    /// If the tables cannot hold it.
+    pub fn of(config: &Config) -> Result<Plan, PlanError> {
+        let services = Services::of(config);
+        let mut destinations = Vec::new();
+        for each in nest(destinations_of(config, &services)) {
+            let (net, family) = (each.net, Family::of(each.net.addr()));
+            let rules = each.rules.iter().filter_map(|index| {
+                let rule = &config.marks[*index];
+                Rule::of(rule, family, services.by_mark(rule.value, family))
+            });
+            let ports = ports::compile(net, &rules.collect::<Vec<_>>(), &each.members)?;
+            destinations.push(DestinationPlan { net, ports });
+        }
+        let (replies, range_nodes) = replies::collect(&services.plans, &destinations);
+        let vips = config.services.iter().flat_map(|service| service.selector.vips()).copied().collect();
+        Ok(Plan { services: services.plans, destinations, replies, range_nodes, vips })
+    }
+}
+
+/// What the file says about one address or prefix.
+struct Destination {
+    net: IpNet,
+    /// Mark rules, as indices, in the order of the file.
+    rules: Vec<usize>,
+    members: Vec<Member>,
+}
+
+/// What is said about exactly this address or prefix.
+#[derive(Default)]
+struct Said {
+    rules: Vec<usize>,
+    members: Vec<Member>,
+}
+
+fn destinations_of(config: &Config, services: &Services) -> BTreeMap<IpNet, Said> {
+    let mut destinations: BTreeMap<IpNet, Said> = BTreeMap::new();
+    for (index, rule) in config.marks.iter().enumerate() {
+        for to in &rule.to {
+            destinations.entry(to.trunc()).or_default().rules.push(index);
+        }
+    }
+    for (place, service) in config.services.iter().enumerate() {
+        for vip in service.selector.vips() {
+            let said = destinations.entry(IpNet::from(*vip)).or_default();
+            if let (Selector::Ports { ports, .. }, Some(index)) =
+                (&service.selector, services.by_place(place, Family::of(*vip)))
+            {
+                said.members.extend(ports.iter().map(|port| member(*port, index)));
+            }
+        }
+    }
+    destinations
+}
+
+fn member(port: MemberPort, service: ServiceIndex) -> Member {
+    Member { matching: port.matching, outcome: Outcome { service, target: port.target } }
+}
+
+/// Hands the rules of a prefix on to every destination within it. A packet belongs to the longest prefix that contains
+/// its destination; as the prefixes of all rules are destinations, the rules that match it are those of that prefix
+/// and of the prefixes around it.
+fn nest(destinations: BTreeMap<IpNet, Said>) -> Vec<Destination> {
+    let mut nested: Vec<Destination> = Vec::with_capacity(destinations.len());
+    // Prefixes, as indices into `nested`, each within the one before. In the order of the map a prefix comes right
+    // before everything that it contains.
+    let mut around: Vec<usize> = Vec::new();
+    for (net, mut said) in destinations {
+        while around.pop_if(|outer| !nested[*outer].net.contains(&net)).is_some() {}
+        if let Some(outer) = around.last() {
+            said.rules.extend(&nested[*outer].rules);
+        }
+        said.rules.sort_unstable();
+        said.rules.dedup();
+        around.push(nested.len());
+        nested.push(Destination { net, rules: said.rules, members: said.members });
+    }
+    nested
+}

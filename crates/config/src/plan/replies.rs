@@ -1,0 +1,115 @@
+//! What a real server's port means when a packet leaves it, under NAT.
+//!
+//! A packet from a real server tells its address and port, and nothing else of the service. Where only one VIP and
+//! port lead there, that is enough, and the reply needs no connection's record.
+
+use super::{DestinationPlan, PortPlan, Reply, ReplyPort, ServiceIndex, ServicePlan};
+use crate::model::{Forward, PortRange, Protocol};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+
+/// The replies, and the real servers that have other ports, too.
+pub(super) fn collect(
+    services: &[ServicePlan],
+    destinations: &[DestinationPlan],
+) -> (BTreeMap<ReplyPort, Reply>, BTreeSet<IpAddr>) {
+    let landings = Landings::of(destinations);
+    let mut replies = Vec::new();
+    for ((service, protocol, port), reply) in settled(landings.single) {
+        let addresses = nat_addresses(&services[service]);
+        replies.extend(addresses.map(|address| (ReplyPort { address, protocol, port }, reply)));
+    }
+    let mut wide: HashMap<(IpAddr, Protocol), Vec<PortRange>> = HashMap::new();
+    for (service, protocol, ports) in landings.wide {
+        for address in nat_addresses(&services[service]) {
+            wide.entry((address, protocol)).or_default().push(ports);
+        }
+    }
+    for ranges in wide.values_mut() {
+        unite(ranges);
+    }
+    let mut replies = settled(replies);
+    for (from, reply) in &mut replies {
+        // The packet may come from that range's connection just as well.
+        if wide.get(&(from.address, from.protocol)).is_some_and(|ranges| is_in(ranges, from.port)) {
+            *reply = Reply::Ambiguous;
+        }
+    }
+    (replies.into_iter().collect(), wide.into_keys().map(|(address, _)| address).collect())
+}
+
+/// Where clients' packets arrive, on whichever real server of a service.
+#[derive(Default)]
+struct Landings {
+    /// The real servers' port, and what it means if this is the only way there.
+    single: Vec<((ServiceIndex, Protocol, u16), Reply)>,
+    /// The real servers' ports, of many ports or addresses of clients' choice.
+    wide: BTreeSet<(ServiceIndex, Protocol, PortRange)>,
+}
+
+impl Landings {
+    fn of(destinations: &[DestinationPlan]) -> Self {
+        let mut landings = Self::default();
+        for destination in destinations {
+            let is_host = destination.net.prefix_len() == destination.net.max_prefix_len();
+            for plan in &destination.ports {
+                landings.add(is_host.then(|| destination.net.addr()), plan);
+            }
+        }
+        landings
+    }
+
+    fn add(&mut self, host: Option<IpAddr>, plan: &PortPlan) {
+        let PortPlan { protocol, ports, candidates } = plan;
+        for outcome in candidates.iter().filter_map(|candidate| candidate.outcome) {
+            match host.filter(|_| ports.is_single()) {
+                Some(vip) => {
+                    let port = ports.first;
+                    let reply = match &candidates[..] {
+                        [only] if only.condition.is_always() => Reply::Unique { service: outcome.service, vip, port },
+                        _ => Reply::Ambiguous,
+                    };
+                    self.single.push(((outcome.service, *protocol, outcome.target.unwrap_or(port)), reply));
+                }
+                // Here ports are always kept: only a single port of a VIP can have a target.
+                None => {
+                    self.wide.insert((outcome.service, *protocol, *ports));
+                }
+            }
+        }
+    }
+}
+
+fn nat_addresses(service: &ServicePlan) -> impl Iterator<Item = IpAddr> {
+    service.reals.iter().filter(|real| real.forward == Forward::Nat).filter_map(|real| real.address)
+}
+
+/// In ascending order, with one meaning for each key.
+fn settled<K: Ord + Copy>(mut replies: Vec<(K, Reply)>) -> Vec<(K, Reply)> {
+    replies.sort_unstable_by_key(|(key, _)| *key);
+    replies.dedup_by(|(key, reply), (kept_key, kept)| {
+        let same = key == kept_key;
+        if same && reply != kept {
+            *kept = Reply::Ambiguous;
+        }
+        same
+    });
+    replies
+}
+
+/// Makes ranges ascending and disjoint.
+fn unite(ranges: &mut Vec<PortRange>) {
+    ranges.sort_unstable();
+    ranges.dedup_by(|next, kept| {
+        let overlaps = next.overlaps(*kept);
+        if overlaps {
+            kept.last = kept.last.max(next.last);
+        }
+        overlaps
+    });
+}
+
+fn is_in(ranges: &[PortRange], port: u16) -> bool {
+    let after = ranges.partition_point(|ports| ports.first <= port);
+    ranges[..after].last().is_some_and(|ports| port <= ports.last)
+}

@@ -1,0 +1,80 @@
+//! Each service by family: who serves IPv4 clients, who IPv6.
+
+use super::{Family, RealPlan, ServiceIndex, ServicePlan};
+use crate::model::{Config, Forward, Mark, MarkRule, Selector, Server, Service};
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+
+/// The services of a plan, and where those of the model went.
+#[derive(Default)]
+pub(super) struct Services {
+    pub plans: Vec<ServicePlan>,
+    by_place: HashMap<(usize, Family), ServiceIndex>,
+    by_mark: HashMap<(Mark, Family), ServiceIndex>,
+}
+
+impl Services {
+    pub fn of(config: &Config) -> Self {
+        let marked: HashSet<(Mark, Family)> = config.marks.iter().flat_map(marked).collect();
+        let mut services = Self::default();
+        for (place, service) in config.services.iter().enumerate() {
+            for family in Family::ALL {
+                let has_vip = service.selector.vips().iter().any(|vip| Family::of(*vip) == family);
+                let mark = match service.selector {
+                    Selector::Mark { mark, .. } => Some(mark),
+                    Selector::Ports { .. } => None,
+                };
+                if has_vip || mark.is_some_and(|mark| marked.contains(&(mark, family))) {
+                    let index = services.plans.len();
+                    services.plans.push(plan(service, family));
+                    services.by_place.insert((place, family), index);
+                    services.by_mark.extend(mark.map(|mark| ((mark, family), index)));
+                }
+            }
+        }
+        services
+    }
+
+    /// The service at this place in the file, for clients of this family.
+    pub fn by_place(&self, place: usize, family: Family) -> Option<ServiceIndex> {
+        self.by_place.get(&(place, family)).copied()
+    }
+
+    /// The service that takes a mark, for clients of this family.
+    pub fn by_mark(&self, mark: Mark, family: Family) -> Option<ServiceIndex> {
+        self.by_mark.get(&(mark, family)).copied()
+    }
+}
+
+/// What packets may carry because of a rule: an IPv4 packet does not go from an IPv6 address.
+fn marked(rule: &MarkRule) -> impl Iterator<Item = (Mark, Family)> {
+    let can_match = |family: &Family| {
+        rule.to.iter().any(|to| Family::of(to.addr()) == *family)
+            && (rule.from.is_empty() || rule.from.iter().any(|from| Family::of(from.addr()) == *family))
+    };
+    Family::ALL.into_iter().filter(can_match).map(|family| (rule.value, family))
+}
+
+fn plan(service: &Service, family: Family) -> ServicePlan {
+    ServicePlan {
+        name: service.name.clone(),
+        family,
+        scheduler: service.scheduler,
+        persistence: service.persistence,
+        timeouts: service.timeouts,
+        udp: service.udp,
+        reals: service.servers.iter().filter_map(|server| real(server, family)).collect(),
+    }
+}
+
+/// None: the server cannot take clients of this family.
+fn real(server: &Server, family: Family) -> Option<RealPlan> {
+    let same_family = || server.addresses.iter().find(|address| Family::of(**address) == family);
+    let address: Option<IpAddr> = match server.forward {
+        Forward::Nat | Forward::Dr => Some(*same_family()?),
+        // The outer header may be of the other family.
+        Forward::Tunnel => Some(*same_family().or(server.addresses.first())?),
+        Forward::Local => None,
+    };
+    Some(RealPlan { name: server.name.clone(), address, weight: server.weight, forward: server.forward })
+}
