@@ -2,7 +2,13 @@
 //!
 //! - [`frame`]: a packet as one line of text, and back
 //! - [`topology`]: client, director and real servers in network namespaces, removed when dropped
+//! - `peer` (feature `peer`): the servers and the clients that live there, also as the program `marca-peer`
 #![warn(missing_docs)]
 
+mod error;
 pub mod frame;
+#[cfg(feature = "peer")]
+pub mod peer;
 pub mod topology;
+
+pub use error::Error;

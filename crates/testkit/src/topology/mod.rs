@@ -22,11 +22,11 @@ mod process;
 mod wiring;
 mod xdp_pass;
 
+pub use crate::Error;
 pub use namespace::Namespace;
 pub use process::Process;
 
 use names::Names;
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 
@@ -250,25 +250,6 @@ const fn inside(n: u8) -> DualStack {
 const fn decimal_look(n: u8) -> u16 {
     let n = n as u16;
     ((n / 100) << 8) | ((n / 10 % 10) << 4) | (n % 10)
-}
-
-/// What was being done to what, and why it failed.
-#[derive(Debug, thiserror::Error)]
-#[error("{doing}: {source}")]
-pub struct Error {
-    doing: String,
-    source: io::Error,
-}
-
-impl Error {
-    fn new(doing: impl Into<String>, source: io::Error) -> Self {
-        Error { doing: doing.into(), source }
-    }
-
-    /// For `map_err` behind a system call.
-    fn last_os_error(doing: impl Into<String>) -> Self {
-        Error::new(doing, io::Error::last_os_error())
-    }
 }
 
 #[cfg(test)]

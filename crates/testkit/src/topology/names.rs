@@ -5,6 +5,8 @@ use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// The right to make, and the duty to remove, the namespaces `marca-<test>-<role>`.
 #[derive(Debug)]
@@ -23,13 +25,16 @@ impl Names {
             return Err(Error::new(doing(), io::Error::other("network namespaces need root")));
         }
         let address = SocketAddr::from_abstract_name(format!("marca-testkit/{test}"));
-        let claim =
-            address.and_then(|address| UnixListener::bind_addr(&address)).map_err(|error| match error.kind() {
-                io::ErrorKind::AddrInUse => {
-                    Error::new(doing(), io::Error::other("a topology of this name is up already"))
-                }
-                _ => Error::new(doing(), error),
-            })?;
+        let address = address.map_err(|error| Error::new(doing(), error))?;
+        let deadline = Instant::now() + CLAIM_WITHIN;
+        let claim = loop {
+            match UnixListener::bind_addr(&address) {
+                Ok(claim) => break claim,
+                Err(error) if error.kind() != io::ErrorKind::AddrInUse => return Err(Error::new(doing(), error)),
+                Err(_) if Instant::now() < deadline => thread::sleep(Duration::from_millis(10)),
+                Err(_) => return Err(Error::new(doing(), io::Error::other("a topology of this name is up already"))),
+            }
+        };
         Ok(Names { test, _claim: claim })
     }
 
@@ -69,6 +74,10 @@ fn sanitised(test: &str) -> String {
     let letter = |letter: char| if letter.is_ascii_alphanumeric() { letter.to_ascii_lowercase() } else { '-' };
     test.chars().take(LENGTH_MAX).map(letter).collect()
 }
+
+/// A name that has just been given back may be held for a moment longer by a child that another thread has forked and
+/// that has not yet become its program.
+const CLAIM_WITHIN: Duration = Duration::from_millis(300);
 
 #[cfg(test)]
 mod tests {

@@ -1,4 +1,4 @@
-//! The topologies and the peers together, on this machine's kernel. Needs root.
+//! Topologies come up, join who should be joined, and go away.
 
 use marca_testkit::topology::{DualStack, ETH0, Namespace, Topology, VIPS};
 use std::io::{Read, Write};
@@ -6,8 +6,12 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+/// Where nobody listens.
+const DISCARD: u16 = 9;
 const SOON: Duration = Duration::from_secs(2);
-const PORT: u16 = 7000;
+/// A new one each time: a listener that is closed here may live on for a moment in a child that another test has just
+/// forked.
+const ANY_PORT: u16 = 0;
 
 #[test]
 fn the_routed_layout_joins_client_director_and_servers() {
@@ -58,9 +62,10 @@ fn a_client_can_be_many_clients() {
             IpAddr::V4(_) => net.director_outside().v4.into(),
             IpAddr::V6(_) => IpAddr::from(net.director_outside().v6),
         };
-        let listener = net.director().enter(|| UdpSocket::bind((director, PORT)).unwrap());
+        let listener = net.director().enter(|| UdpSocket::bind((director, ANY_PORT)).unwrap());
+        let to = listener.local_addr().unwrap();
         listener.set_read_timeout(Some(SOON)).unwrap();
-        net.client().enter(|| UdpSocket::bind((address, 0)).unwrap().send_to(b"x", (director, PORT)).unwrap());
+        net.client().enter(|| UdpSocket::bind((address, ANY_PORT)).unwrap().send_to(b"x", to).unwrap());
         assert_eq!(listener.recv_from(&mut [0; 8]).unwrap().1.ip(), address);
     }
 }
@@ -86,9 +91,10 @@ fn two_topologies_do_not_see_each_other() {
     let one = Topology::flat("it twin a", 1).unwrap();
     let other = Topology::flat("it twin b", 1).unwrap();
     let address = IpAddr::from(one.server_address(0).v4);
-    let _listener = one.server(0).enter(|| TcpListener::bind((address, PORT)).unwrap());
-    assert!(connect(one.client(), address).is_ok());
-    assert!(connect(other.client(), address).is_err());
+    let listener = one.server(0).enter(|| TcpListener::bind((address, ANY_PORT)).unwrap());
+    let to = listener.local_addr().unwrap();
+    assert!(connect(one.client(), to).is_ok());
+    assert!(connect(other.client(), to).is_err());
     drop(one);
     assert_eq!(reaches(other.client(), other.server(0), address), Ok(()));
 }
@@ -147,8 +153,9 @@ fn errors_of_ip_are_shown() {
 
 /// Says something over TCP and hears it back.
 fn reaches(from: &Namespace, to: &Namespace, address: IpAddr) -> Result<(), String> {
-    let listener = to.enter(|| TcpListener::bind((address, PORT))).map_err(|error| format!("bind: {error}"))?;
-    let mut ours = connect(from, address).map_err(|error| format!("connect to {address}: {error}"))?;
+    let listener = to.enter(|| TcpListener::bind((address, ANY_PORT))).map_err(|error| format!("bind: {error}"))?;
+    let to = listener.local_addr().map_err(|error| error.to_string())?;
+    let mut ours = connect(from, to).map_err(|error| format!("connect to {address}: {error}"))?;
     let (mut theirs, _) = listener.accept().map_err(|error| error.to_string())?;
     // More than a segment, so that segmentation and checksums have their chance to fail.
     let said = vec![7; 50_000];
@@ -167,15 +174,15 @@ fn reaches(from: &Namespace, to: &Namespace, address: IpAddr) -> Result<(), Stri
     }
 }
 
-fn connect(from: &Namespace, address: IpAddr) -> std::io::Result<TcpStream> {
-    from.enter(|| TcpStream::connect_timeout(&SocketAddr::new(address, PORT), Duration::from_millis(500)))
+fn connect(from: &Namespace, to: SocketAddr) -> std::io::Result<TcpStream> {
+    from.enter(|| TcpStream::connect_timeout(&to, Duration::from_millis(500)))
 }
 
 /// Whether anybody on the LAN tells a MAC address for it.
 fn answers_for(from: &Namespace, address: IpAddr) -> bool {
     from.enter(|| {
         let any: IpAddr = if address.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
-        UdpSocket::bind((any, 0)).unwrap().send_to(b"x", (address, PORT)).unwrap();
+        UdpSocket::bind((any, ANY_PORT)).unwrap().send_to(b"x", (address, DISCARD)).unwrap();
     });
     let deadline = Instant::now() + Duration::from_millis(300);
     while Instant::now() < deadline {
