@@ -48,20 +48,23 @@ pub fn party<T: Tables>(t: &T, control: &Control, h: &Headers) -> Option<Party> 
     if let Some(cell) = address(t, control, h.family, &h.destination) {
         party.destination = cell.destination;
     }
-    if party.destination == 0 && control.flags & control_flags::PREFIXES != 0 {
-        party.destination = t.prefix(control.half, h.family, &h.destination).unwrap_or(0);
-    }
     if party.destination != 0 {
         return Some(party);
     }
-    let cell = address(t, control, h.family, &h.source)?;
-    if cell.node == 0 {
+    // A real server's reply goes before a prefix of mark rules, which may well hold all clients.
+    if let Some(cell) = address(t, control, h.family, &h.source)
+        && cell.node != 0
+    {
+        party.node = cell.node;
+        party.flags = cell.flags;
+        t.note(Step::FromServer { node: cell.node });
+        return Some(party);
+    }
+    if control.flags & control_flags::PREFIXES == 0 {
         return None;
     }
-    party.node = cell.node;
-    party.flags = cell.flags;
-    t.note(Step::FromServer { node: cell.node });
-    Some(party)
+    party.destination = t.prefix(control.half, h.family, &h.destination).unwrap_or(0);
+    if party.destination != 0 { Some(party) } else { None }
 }
 
 /// The number of the real server at an address, if it is one under NAT.

@@ -1,9 +1,9 @@
 //! Writes what was decided: records, templates, the scheduler's cursor, the real servers' loads.
 
-use crate::decide::{self, Change, Decision, Remember, Way};
-use crate::flow::{self, Inserted, Key, Record, WhenFull, watch};
+use crate::decide::{self, Change, ChangeKind, Decision, RememberKind, To};
+use crate::flow::{self, Key, NO_RECORD, Place, Record, WhenFull, watch};
 use crate::layout::{Control, Service, slot_bits, state_bits};
-use crate::persist::{self, Template};
+use crate::persist;
 use crate::reason::Reason;
 use crate::schedule;
 use crate::tables::{CellTable, Tables};
@@ -13,27 +13,27 @@ use crate::wire::Headers;
 /// decision opens or promotes.
 #[inline(always)]
 pub fn commit<T: Tables>(t: &T, control: &Control, h: &Headers, d: &Decision, now: u32) -> Result<(), Reason> {
-    if let Some((table, index)) = d.release {
-        release(t, table, index);
+    if d.release != NO_RECORD {
+        release(t, CellTable::Flows, d.release);
     }
-    match d.change {
-        Change::None => {}
-        Change::Touch(table, index) => {
-            if let Some(cell) = t.cell(table, index) {
+    match d.change.kind {
+        ChangeKind::None => {}
+        ChangeKind::Touch => {
+            if let Some(cell) = t.cell(d.change.table, d.change.index) {
                 flow::touch(cell, now);
             }
         }
-        Change::Update { table, index, from, to } => update(t, control, h, d, (table, index, from, to), now),
-        Change::Promote { index, state } => promote(t, control, h, d, index, state, now),
-        Change::Open(table, state) => open(t, control, h, d, table, state, now)?,
+        ChangeKind::Update => update(t, control, h, d, now),
+        ChangeKind::Promote => promote(t, control, h, d, now),
+        ChangeKind::Open => open(t, control, h, d, now)?,
     }
-    if let Some((before, after)) = d.cursor
+    if d.cursor.moves
         && let Some(cursor) = t.cursor(d.service)
     {
         // Whoever was faster has moved it; moving it again would pass somebody over.
-        let _ = cursor.replace(before, after);
+        cursor.replace(d.cursor.before, d.cursor.after);
     }
-    if d.template != Remember::Nothing
+    if d.template.kind != RememberKind::Nothing
         && let Some(settings) = t.service(d.service)
     {
         remember(t, control, h, d, &settings, now);
@@ -42,27 +42,20 @@ pub fn commit<T: Tables>(t: &T, control: &Control, h: &Headers, d: &Decision, no
 }
 
 #[inline(always)]
-fn open<T: Tables>(
-    t: &T,
-    control: &Control,
-    h: &Headers,
-    d: &Decision,
-    table: CellTable,
-    state: u64,
-    now: u32,
-) -> Result<(), Reason> {
-    if state & state_bits::DIRECT != 0 {
-        consult(t, control, h, d);
-    }
+fn open<T: Tables>(t: &T, control: &Control, h: &Headers, d: &Decision, now: u32) -> Result<(), Reason> {
+    let (table, state) = (d.change.table, d.change.to);
+    // A slot that asks no records has none that differ from it: so first the slot, then the record.
+    let differs = d.table && differs(t, control, h, d, state);
     let key = decide::key(h);
     let record = Record { real: d.real_index, service: d.service, state, seen: now };
     let when_full = if table == CellTable::HalfOpen { WhenFull::Evict } else { WhenFull::Refuse };
-    match flow::insert(t, control, table, &key, &record, when_full) {
-        Inserted::Free => {}
-        Inserted::Evicted { real, state } => gone(t, real, state),
+    let inserted = flow::insert(t, control, table, &key, &record, when_full);
+    match inserted.place {
+        Place::Free => {}
+        Place::Evicted => gone(t, inserted.real, inserted.state),
         // The table still says where its packets go.
-        Inserted::Full if d.table => return Ok(()),
-        Inserted::Full => return Err(Reason::TableFull),
+        Place::Full if d.table && !differs => return Ok(()),
+        Place::Full => return Err(Reason::TableFull),
     }
     if let Some(load) = t.load(d.real_index) {
         if state & state_bits::DIRECT != 0 {
@@ -79,22 +72,27 @@ fn open<T: Tables>(
     Ok(())
 }
 
-/// From now on the packets of this client's slot ask their records.
+/// Whether the connection's record says something else than its slot; the slot's packets ask records then.
 #[inline(always)]
-fn consult<T: Tables>(t: &T, control: &Control, h: &Headers, d: &Decision) {
+fn differs<T: Tables>(t: &T, control: &Control, h: &Headers, d: &Decision, state: u64) -> bool {
     if let Some(settings) = t.service(d.service)
         && let Some(view) = schedule::slot(t, control, &settings, h.family, &h.source, h.source_port)
+        && (view.real != d.real_index || state & state_bits::DIRECT != 0)
         && let Some(slot) = t.slot(view.index)
     {
-        slot.or(slot_bits::CONSULT);
+        slot.or(slot_bits::CONSULT | slot_bits::FRESH);
+        return true;
     }
+    false
 }
 
 #[inline(always)]
-fn promote<T: Tables>(t: &T, control: &Control, h: &Headers, d: &Decision, index: u32, state: u64, now: u32) {
+fn promote<T: Tables>(t: &T, control: &Control, h: &Headers, d: &Decision, now: u32) {
+    let (index, state) = (d.change.index, d.change.to);
     let record = Record { real: d.real_index, service: d.service, state, seen: now };
+    let inserted = flow::insert(t, control, CellTable::Flows, &decide::key(h), &record, WhenFull::Refuse);
     // No room: it goes on as a half-open one, which is found as well but may be pushed out.
-    if flow::insert(t, control, CellTable::Flows, &decide::key(h), &record, WhenFull::Refuse) == Inserted::Free {
+    if inserted.place == Place::Free {
         if let Some(load) = t.load(d.real_index)
             && flow::is_active(state)
         {
@@ -109,14 +107,8 @@ fn promote<T: Tables>(t: &T, control: &Control, h: &Headers, d: &Decision, index
 }
 
 #[inline(always)]
-fn update<T: Tables>(
-    t: &T,
-    control: &Control,
-    h: &Headers,
-    d: &Decision,
-    (table, index, from, to): (CellTable, u32, u64, u64),
-    now: u32,
-) {
+fn update<T: Tables>(t: &T, control: &Control, h: &Headers, d: &Decision, now: u32) {
+    let Change { table, index, from, to, .. } = d.change;
     let Some(cell) = t.cell(table, index) else { return };
     flow::touch(cell, now);
     if !cell.state.replace(from, to) {
@@ -132,10 +124,10 @@ fn update<T: Tables>(
         load.inactive.add(1);
     }
     if d.table {
-        let key = match d.way {
-            Way::ToServer { .. } => decide::key(h),
-            Way::ToClient { vip, port } => reply_key(h, vip, port),
-            Way::Leave(_) => return,
+        let key = match d.way.to {
+            To::Server => decide::key(h),
+            To::Client => reply_key(h, d.way.vip, d.way.port),
+            To::Kernel => return,
         };
         watch::set(t, key.hash(control.seed, to as u16));
     }
@@ -158,29 +150,23 @@ fn reply_key(h: &Headers, vip: crate::layout::Address, vip_port: u16) -> Key {
 fn remember<T: Tables>(t: &T, control: &Control, h: &Headers, d: &Decision, settings: &Service, now: u32) {
     let key = persist::key(d.service, settings, h.family, &h.source);
     let record = |seen, state| Record { real: d.real_index, service: d.service, state, seen };
-    match d.template {
-        Remember::Nothing => {}
-        Remember::Template { at: Template::At(index), expires, followed: true } => {
-            if let Some(cell) = t.cell(CellTable::Templates, index) {
-                cell.seen.set(expires);
-            }
+    let template = d.template;
+    if template.kind == RememberKind::Provisional {
+        let state = state_bits::TEMPLATE | state_bits::HALF_OPEN;
+        let inserted = flow::insert(t, control, CellTable::HalfOpen, &key, &record(now, state), WhenFull::Evict);
+        if inserted.place == Place::Evicted {
+            gone(t, inserted.real, inserted.state);
         }
-        Remember::Template { at, expires, .. } => {
-            if let Template::At(index) = at
-                && let Some(cell) = t.cell(CellTable::Templates, index)
-            {
-                flow::release(cell);
-            }
-            flow::insert(t, control, CellTable::Templates, &key, &record(expires, 0), WhenFull::Evict);
-        }
-        Remember::Provisional => {
-            let state = state_bits::TEMPLATE | state_bits::HALF_OPEN;
-            let inserted = flow::insert(t, control, CellTable::HalfOpen, &key, &record(now, state), WhenFull::Evict);
-            if let Inserted::Evicted { real, state } = inserted {
-                gone(t, real, state);
-            }
-        }
+        return;
     }
+    if let Some(cell) = t.cell(CellTable::Templates, template.at) {
+        if template.followed {
+            cell.seen.set(template.expires);
+            return;
+        }
+        flow::release(cell);
+    }
+    flow::insert(t, control, CellTable::Templates, &key, &record(template.expires, 0), WhenFull::Evict);
 }
 
 /// Frees a record and takes it off its real server's load. Whoever frees it first counts it.

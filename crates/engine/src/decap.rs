@@ -40,8 +40,8 @@ fn try_decapsulate<P: Packet, A: Policy>(p: &mut P, policy: &A) -> Result<Reason
         return Err(bad);
     }
     let version = if ethertype == ETHERTYPE_IPV4 { V4 } else { V6 };
-    match p.read::<1>(l4) {
-        Some([first]) if first >> 4 == version => {}
+    match p.read::<2>(l4) {
+        Some([first, _]) if first >> 4 == version => {}
         _ => return Err(Reason::NotTunnelled),
     }
     // The link header moves back over the outer header, the last piece first.

@@ -1,26 +1,26 @@
 //! What to do with a packet, and what to remember of it. Reads tables, writes nothing: [`crate::commit`] does.
 
 use crate::classify::{Class, Unique};
-use crate::flow::{self, Found, FromClient, FromServer, Key};
-use crate::layout::{Address, Control, SCTP, Service, TCP, UDP, real_flags, service_flags, state_bits};
-use crate::persist::{self, Template};
+use crate::flow::{self, Found, FromClient, FromServer, Key, NO_RECORD};
+use crate::layout::{Address, Control, NO_REAL, SCTP, Service, TCP, UDP, real_flags, service_flags, state_bits};
+use crate::persist;
 use crate::reason::Reason;
-use crate::schedule;
+use crate::schedule::{self, Pick};
 use crate::tables::{CellTable, Step, Tables};
 use crate::wire::{ACK, FIN, Headers, RST, SYN};
 
-/// What was decided.
+/// What was decided. Here and below every field always has a value: the verifier refuses a program that moves an
+/// undefined one, which LLVM is free to do with the unused payload of an enum.
 #[derive(Clone, Copy, Debug)]
 pub struct Decision {
     pub service: u32,
     pub real_index: u32,
     pub way: Way,
     pub change: Change,
-    /// A record that is dead and makes room first.
-    pub release: Option<(CellTable, u32)>,
+    /// Index of a flow's record that is dead and makes room first, or [`NO_RECORD`].
+    pub release: u32,
     pub template: Remember,
-    /// The scheduler's cursor, before and after.
-    pub cursor: Option<(u64, u64)>,
+    pub cursor: CursorMove,
     /// The service's table decides: the watch filter must know of handshakes and closes.
     pub table: bool,
 }
@@ -32,11 +32,11 @@ impl Decision {
         Self {
             service,
             real_index,
-            way: Way::ToServer { port },
+            way: Way::to_server(port),
             change,
-            release: None,
-            template: Remember::Nothing,
-            cursor: None,
+            release: NO_RECORD,
+            template: Remember::NOTHING,
+            cursor: CursorMove::NONE,
             table,
         }
     }
@@ -44,49 +44,119 @@ impl Decision {
 
 /// Where the packet goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
-    /// To the real server, at this port.
-    ToServer { port: u16 },
-    /// To the client, from this VIP and port.
-    ToClient { vip: Address, port: u16 },
-    /// On through the kernel, though a record of it is kept.
-    Leave(Reason),
+pub struct Way {
+    pub to: To,
+    /// The real server's port, or the VIP's.
+    pub port: u16,
+    /// To the client: from this VIP.
+    pub vip: Address,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum To {
+    Server,
+    Client,
+    /// On through the kernel, though a record of it is kept: a client's packet past the VIP, or its reply.
+    Kernel,
+}
+
+impl Way {
+    #[inline(always)]
+    pub fn to_server(port: u16) -> Self {
+        Self { to: To::Server, port, vip: Address([0; 4]) }
+    }
+
+    #[inline(always)]
+    pub fn to_client(vip: Address, port: u16) -> Self {
+        Self { to: To::Client, port, vip }
+    }
+
+    #[inline(always)]
+    pub fn to_kernel() -> Self {
+        Self { to: To::Kernel, port: 0, vip: Address([0; 4]) }
+    }
 }
 
 /// What becomes of the connection's record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
+pub struct Change {
+    pub kind: ChangeKind,
+    pub table: CellTable,
+    pub index: u32,
+    /// State before and after.
+    pub from: u64,
+    pub to: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChangeKind {
     None,
     /// It was looked up.
-    Touch(CellTable, u32),
+    Touch,
     /// It was looked up, and its state changes.
-    Update {
-        table: CellTable,
-        index: u32,
-        from: u64,
-        to: u64,
-    },
-    /// The handshake is finished.
-    Promote {
-        index: u32,
-        state: u64,
-    },
+    Update,
+    /// The handshake is finished: from the half-open connections to the flows.
+    Promote,
     /// A new one.
-    Open(CellTable, u64),
+    Open,
+}
+
+impl Change {
+    pub const NONE: Self = Self { kind: ChangeKind::None, table: CellTable::Flows, index: NO_RECORD, from: 0, to: 0 };
+
+    #[inline(always)]
+    fn touch(table: CellTable, index: u32) -> Self {
+        Self { kind: ChangeKind::Touch, table, index, ..Self::NONE }
+    }
+
+    /// Only a touch when the state stays.
+    #[inline(always)]
+    fn update(table: CellTable, index: u32, from: u64, to: u64) -> Self {
+        let kind = if from == to { ChangeKind::Touch } else { ChangeKind::Update };
+        Self { kind, table, index, from, to }
+    }
+
+    #[inline(always)]
+    fn open(table: CellTable, to: u64) -> Self {
+        Self { kind: ChangeKind::Open, table, to, ..Self::NONE }
+    }
 }
 
 /// What becomes of the client's template.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Remember {
+pub struct Remember {
+    pub kind: RememberKind,
+    /// The template to renew or overwrite, or [`NO_RECORD`].
+    pub at: u32,
+    /// Tick at which it expires.
+    pub expires: u32,
+    /// Whether the template at `at` was followed: it is renewed then.
+    pub followed: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RememberKind {
     Nothing,
-    /// To expire at this tick; the client has proved to be there.
-    Template {
-        at: Template,
-        expires: u32,
-        followed: bool,
-    },
+    /// The client has proved to be there.
+    Template,
     /// Until the handshake is finished.
     Provisional,
+}
+
+impl Remember {
+    pub const NOTHING: Self = Self { kind: RememberKind::Nothing, at: NO_RECORD, expires: 0, followed: false };
+}
+
+/// How the scheduler's cursor moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CursorMove {
+    pub moves: bool,
+    pub before: u64,
+    pub after: u64,
+}
+
+impl CursorMove {
+    pub const NONE: Self = Self { moves: false, before: 0, after: 0 };
 }
 
 /// For a packet of a known class. `now` in ticks.
@@ -131,31 +201,29 @@ fn request<T: Tables>(
     }
     let stateless = h.protocol == UDP && settings.flags & service_flags::UDP_STATELESS != 0;
     let key = key(h);
-    let mut release = None;
+    let mut release = NO_RECORD;
     if !stateless {
         let m = FromClient::new(&key, control.seed, port);
-        if let Some(found) = flow::find(t, control, CellTable::Flows, &m) {
+        let found = flow::find(t, control, CellTable::Flows, &m);
+        if found.exists() {
             t.note(Step::Flow { table: CellTable::Flows, real: found.real, state: found.state });
             if is_over(h, &settings, &found, now) {
-                release = Some((CellTable::Flows, found.index));
+                release = found.index;
             } else {
                 let to = found.state | closing(h, state_bits::FIN_CLIENT);
-                let change = if to == found.state {
-                    Change::Touch(CellTable::Flows, found.index)
-                } else {
-                    Change::Update { table: CellTable::Flows, index: found.index, from: found.state, to }
-                };
+                let change = Change::update(CellTable::Flows, found.index, found.state, to);
                 return Ok(to_server(&found, change, table));
             }
-        } else if h.protocol == TCP
-            && let Some(found) = flow::find(t, control, CellTable::HalfOpen, &m)
-        {
-            t.note(Step::Flow { table: CellTable::HalfOpen, real: found.real, state: found.state });
-            let mut decision = to_server(&found, half_open(h, &found), table);
-            if let Change::Promote { .. } = decision.change {
-                decision.template = proved(t, control, service, &settings, h, now);
+        } else if h.protocol == TCP {
+            let found = flow::find(t, control, CellTable::HalfOpen, &m);
+            if found.exists() {
+                t.note(Step::Flow { table: CellTable::HalfOpen, real: found.real, state: found.state });
+                let mut decision = to_server(&found, half_open(h, &found), table);
+                if decision.change.kind == ChangeKind::Promote {
+                    decision.template = proved(t, control, service, &settings, h, now);
+                }
+                return Ok(decision);
             }
-            return Ok(decision);
         }
         t.note(Step::NoFlow);
     }
@@ -163,40 +231,48 @@ fn request<T: Tables>(
         // Without a record, the table still says where it belongs; without a table nothing does, and the kernel, which
         // has the VIP and no such connection, resets it.
         return match slot {
-            Some(slot) if slot.real != crate::layout::NO_REAL => {
-                Ok(Decision::to_server(service, slot.real, port, Change::None, table))
+            Some(slot) if slot.real != NO_REAL => {
+                Ok(Decision::to_server(service, slot.real, port, Change::NONE, table))
             }
             _ => Err(Reason::NoFlow),
         };
     }
-    let mut followed = None;
-    let mut at = Template::None;
+    let mut followed = NO_REAL;
+    let mut at = NO_RECORD;
     if settings.persist != 0 {
         (followed, at) = persist::find(t, control, &persist::key(service, &settings, h.family, &h.source), now);
     }
-    let (real, cursor) = match followed {
-        Some(real) => (real, None),
-        None => match schedule::pick(t, service, &settings, slot) {
-            Some(pick) => (pick.real, pick.cursor),
-            None => return Err(Reason::NoServer),
-        },
+    let pick = if followed == NO_REAL {
+        schedule::pick(t, service, &settings, slot)
+    } else {
+        Pick { real: followed, cursor: CursorMove::NONE }
     };
+    if pick.real == NO_REAL {
+        return Err(Reason::NoServer);
+    }
     let change = match h.protocol {
-        TCP => Change::Open(CellTable::HalfOpen, u64::from(port) | state_bits::HALF_OPEN),
-        _ if stateless => Change::None,
-        _ => Change::Open(CellTable::Flows, u64::from(port)),
+        TCP => Change::open(CellTable::HalfOpen, u64::from(port) | state_bits::HALF_OPEN),
+        _ if stateless => Change::NONE,
+        _ => Change::open(CellTable::Flows, u64::from(port)),
     };
-    let mut decision = Decision::to_server(service, real, port, change, table);
+    let mut decision = Decision::to_server(service, pick.real, port, change, table);
     decision.release = release;
-    decision.cursor = cursor;
+    decision.cursor = pick.cursor;
     if settings.persist != 0 {
         let expires = now.wrapping_add(settings.persist);
-        decision.template = match at {
+        let known = at != NO_RECORD;
+        decision.template = Remember {
             // A handshake is not needed to renew, nor to move away from a real server that is gone.
-            Template::At(_) => Remember::Template { at, expires, followed: followed.is_some() },
-            Template::None if h.protocol != TCP => Remember::Template { at, expires, followed: false },
-            Template::None if followed.is_none() => Remember::Provisional,
-            Template::None => Remember::Nothing,
+            kind: if known || h.protocol != TCP {
+                RememberKind::Template
+            } else if followed == NO_REAL {
+                RememberKind::Provisional
+            } else {
+                RememberKind::Nothing
+            },
+            at,
+            expires,
+            followed: known && followed != NO_REAL,
         };
     }
     Ok(decision)
@@ -226,11 +302,15 @@ fn closing(h: &Headers, fin: u64) -> u64 {
 fn half_open(h: &Headers, found: &Found) -> Change {
     let ended = closing(h, state_bits::FIN_CLIENT);
     if h.tcp_flags & RST != 0 {
-        Change::Update { table: CellTable::HalfOpen, index: found.index, from: found.state, to: found.state | ended }
+        Change::update(CellTable::HalfOpen, found.index, found.state, found.state | ended)
     } else if h.tcp_flags & (SYN | ACK) == ACK {
-        Change::Promote { index: found.index, state: found.state & !state_bits::HALF_OPEN | ended }
+        Change {
+            kind: ChangeKind::Promote,
+            to: found.state & !state_bits::HALF_OPEN | ended,
+            ..Change::touch(CellTable::HalfOpen, found.index)
+        }
     } else {
-        Change::Touch(CellTable::HalfOpen, found.index)
+        Change::touch(CellTable::HalfOpen, found.index)
     }
 }
 
@@ -238,15 +318,15 @@ fn half_open(h: &Headers, found: &Found) -> Change {
 #[inline(always)]
 fn proved<T: Tables>(t: &T, control: &Control, service: u32, settings: &Service, h: &Headers, now: u32) -> Remember {
     if settings.persist == 0 {
-        return Remember::Nothing;
+        return Remember::NOTHING;
     }
     let key = persist::key(service, settings, h.family, &h.source);
     let expires = now.wrapping_add(settings.persist);
-    match flow::find(t, control, CellTable::Templates, &FromClient::new(&key, control.seed, 0)) {
-        // The SYN that opened this connection renewed it.
-        Some(_) => Remember::Nothing,
-        None => Remember::Template { at: Template::None, expires, followed: false },
+    // If there is one, the SYN that opened this connection has renewed it.
+    if flow::find(t, control, CellTable::Templates, &FromClient::new(&key, control.seed, 0)).exists() {
+        return Remember::NOTHING;
     }
+    Remember { kind: RememberKind::Template, expires, ..Remember::NOTHING }
 }
 
 #[inline(always)]
@@ -259,7 +339,7 @@ fn reply<T: Tables>(t: &T, control: &Control, h: &Headers, unique: Option<Unique
     let m = FromServer::new(h, control.seed);
     let mut table = CellTable::Flows;
     let mut found = flow::find(t, control, table, &m);
-    if found.is_none() && h.protocol == TCP {
+    if !found.exists() && h.protocol == TCP {
         table = CellTable::HalfOpen;
         found = flow::find(t, control, table, &m);
     }
@@ -270,35 +350,34 @@ fn reply<T: Tables>(t: &T, control: &Control, h: &Headers, unique: Option<Unique
         },
         None => false,
     };
-    let Some(found) = found else {
+    if !found.exists() {
         t.note(Step::NoFlow);
-        return stateless_reply(t, control, h, unique);
-    };
+        let (real, way) = stateless_reply(t, control, h, unique)?;
+        let mut decision = Decision::to_server(0, real, 0, Change::NONE, true);
+        decision.way = way;
+        return Ok(decision);
+    }
     t.note(Step::Flow { table, real: found.real, state: found.state });
     let to = found.state | closing(h, state_bits::FIN_SERVER);
-    let change = if to == found.state {
-        Change::Touch(table, found.index)
-    } else {
-        Change::Update { table, index: found.index, from: found.state, to }
-    };
+    let change = Change::update(table, found.index, found.state, to);
     let mut decision = to_server(&found, change, by_table);
     decision.way = if found.state & state_bits::DIRECT != 0 {
-        Way::Leave(Reason::NotAReply)
+        Way::to_kernel()
     } else {
-        Way::ToClient { vip: found.vip, port: found.vip_port }
+        Way::to_client(found.vip, found.vip_port)
     };
     Ok(decision)
 }
 
 /// A reply without a record: of a table service whose table sends this client to this real server, and whose port can
-/// mean nothing else. With `record`, the slot may have sent it elsewhere, and nothing is certain.
+/// mean nothing else. Where the slot asks records, or is another real server's, nothing is certain.
 #[inline(always)]
 pub fn stateless_reply<T: Tables>(
     t: &T,
     control: &Control,
     h: &Headers,
     unique: Option<Unique>,
-) -> Result<Decision, Reason> {
+) -> Result<(u32, Way), Reason> {
     let Some(unique) = unique else { return Err(Reason::NotAReply) };
     let Some(settings) = t.service(unique.service) else { return Err(Reason::Inconsistent) };
     let Some(slot) = schedule::slot(t, control, &settings, h.family, &h.destination, h.destination_port) else {
@@ -313,9 +392,7 @@ pub fn stateless_reply<T: Tables>(
         return Err(Reason::NotAReply);
     }
     let Some(vip) = t.vip(unique.vip) else { return Err(Reason::Inconsistent) };
-    let mut decision = Decision::to_server(unique.service, slot.real, 0, Change::None, true);
-    decision.way = Way::ToClient { vip: vip.address, port: unique.port };
-    Ok(decision)
+    Ok((slot.real, Way::to_client(vip.address, unique.port)))
 }
 
 /// A client's SYN straight to a real server, past the VIP: if its replies could be taken for those of a table service,
@@ -331,11 +408,13 @@ pub fn direct<T: Tables>(t: &T, control: &Control, h: &Headers, unique: Unique) 
     }
     let state = u64::from(h.destination_port) | state_bits::DIRECT;
     let m = FromClient::new(&key(h), control.seed, h.destination_port);
-    let change = match flow::find(t, control, CellTable::Flows, &m) {
-        Some(found) => Change::Touch(CellTable::Flows, found.index),
-        None => Change::Open(CellTable::Flows, state),
+    let found = flow::find(t, control, CellTable::Flows, &m);
+    let change = if found.exists() {
+        Change::touch(CellTable::Flows, found.index)
+    } else {
+        Change::open(CellTable::Flows, state)
     };
     let mut decision = Decision::to_server(unique.service, slot.real, h.destination_port, change, true);
-    decision.way = Way::Leave(Reason::NotOurs);
+    decision.way = Way::to_kernel();
     Ok(decision)
 }

@@ -87,7 +87,10 @@ fn flow_hash(
     hash::address(seed, client, rest)
 }
 
-/// A copy of a record, and where it was.
+/// No index of a record.
+pub const NO_RECORD: u32 = u32::MAX;
+
+/// A copy of a record, and where it was; [`Found::NOTHING`] where there was none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Found {
     pub index: u32,
@@ -97,6 +100,16 @@ pub struct Found {
     pub service: u32,
     pub state: u64,
     pub seen: u32,
+}
+
+impl Found {
+    pub const NOTHING: Self =
+        Self { index: NO_RECORD, vip: Address([0; 4]), vip_port: 0, real: 0, service: 0, state: 0, seen: 0 };
+
+    #[inline(always)]
+    pub fn exists(&self) -> bool {
+        self.index != NO_RECORD
+    }
 }
 
 /// How a packet is held against a record.
@@ -194,35 +207,40 @@ fn index(control: &Control, table: CellTable, hash: u64, way: u32) -> u32 {
     (bucket & mask(control, table)) * limits::WAYS + (way & (limits::WAYS - 1))
 }
 
-/// The record that matches, if there is one.
+/// The record that matches.
 #[inline(always)]
-pub fn find<T: Tables, M: Match<T>>(t: &T, control: &Control, table: CellTable, m: &M) -> Option<Found> {
+pub fn find<T: Tables, M: Match<T>>(t: &T, control: &Control, table: CellTable, m: &M) -> Found {
     let hash = m.hash();
     let mut way = 0;
+    let mut place = NO_RECORD;
+    let mut stamp = 0;
     while way < limits::WAYS * limits::CHOICES {
-        let index = index(control, table, hash, way);
-        let cell = t.cell(table, index)?;
-        let stamp = cell.stamp.get();
+        let at = index(control, table, hash, way);
+        let Some(cell) = t.cell(table, at) else { return Found::NOTHING };
+        stamp = cell.stamp.get();
         if stamp & PHASE == VALID && m.matches(t, cell) {
-            let owner = cell.owner.get();
-            let [a, b] = [cell.key[3].get(), cell.key[4].get()];
-            let found = Found {
-                index,
-                vip: Address([a as u32, (a >> 32) as u32, b as u32, (b >> 32) as u32]),
-                vip_port: (cell.key[0].get() >> VIP_PORT_SHIFT) as u16,
-                real: owner as u32,
-                service: (owner >> 32) as u32,
-                state: cell.state.get(),
-                seen: cell.seen.get(),
-            };
-            // Released and taken by another connection while it was read: that one is not ours.
-            if cell.stamp.get() == stamp {
-                return Some(found);
-            }
+            place = at;
+            break;
         }
         way += 1;
     }
-    None
+    if place == NO_RECORD {
+        return Found::NOTHING;
+    }
+    let Some(cell) = t.cell(table, place) else { return Found::NOTHING };
+    let owner = cell.owner.get();
+    let [a, b] = [cell.key[3].get(), cell.key[4].get()];
+    let found = Found {
+        index: place,
+        vip: Address([a as u32, (a >> 32) as u32, b as u32, (b >> 32) as u32]),
+        vip_port: (cell.key[0].get() >> VIP_PORT_SHIFT) as u16,
+        real: owner as u32,
+        service: (owner >> 32) as u32,
+        state: cell.state.get(),
+        seen: cell.seen.get(),
+    };
+    // Released and taken by another connection while it was read: that one is not ours.
+    if cell.stamp.get() == stamp { found } else { Found::NOTHING }
 }
 
 /// What a new record says.
@@ -245,14 +263,26 @@ pub enum WhenFull {
 
 /// What became of an insertion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Inserted {
+pub struct Inserted {
+    pub place: Place,
+    /// If somebody else's record made room: its real server and state.
+    pub real: u32,
+    pub state: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// It was free.
     Free,
-    /// Somebody else's record made room: its real server and state.
-    Evicted {
-        real: u32,
-        state: u64,
-    },
+    /// Somebody else's record made room.
+    Evicted,
+    /// There is none.
     Full,
+}
+
+impl Inserted {
+    const FREE: Self = Self { place: Place::Free, real: 0, state: 0 };
+    const FULL: Self = Self { place: Place::Full, real: 0, state: 0 };
 }
 
 /// Writes a new record. It does not look for an equal one.
@@ -270,11 +300,11 @@ pub fn insert<T: Tables>(
     let mut way = 0;
     while way < limits::WAYS * limits::CHOICES {
         let at = index(control, table, hash, way);
-        let Some(cell) = t.cell(table, at) else { return Inserted::Full };
+        let Some(cell) = t.cell(table, at) else { return Inserted::FULL };
         let stamp = cell.stamp.get();
         if stamp & PHASE == EMPTY {
             if take(cell, stamp, key, record) {
-                return Inserted::Free;
+                return Inserted::FREE;
             }
         } else {
             // Templates keep their end in `seen`: the one that ends first has the greatest age here, too.
@@ -286,15 +316,15 @@ pub fn insert<T: Tables>(
         way += 1;
     }
     if when_full == WhenFull::Refuse {
-        return Inserted::Full;
+        return Inserted::FULL;
     }
-    let Some(cell) = t.cell(table, oldest) else { return Inserted::Full };
+    let Some(cell) = t.cell(table, oldest) else { return Inserted::FULL };
     let stamp = cell.stamp.get();
     let (owner, state) = (cell.owner.get(), cell.state.get());
     if stamp & PHASE == VALID && take(cell, stamp, key, record) {
-        return Inserted::Evicted { real: owner as u32, state };
+        return Inserted { place: Place::Evicted, real: owner as u32, state };
     }
-    Inserted::Full
+    Inserted::FULL
 }
 
 /// Takes the cell if its stamp is still the one that was seen, and fills it.

@@ -333,6 +333,9 @@ pub mod slot_bits {
     pub const CONSULT: u64 = 1 << 32;
     /// The daemon wants the ages of this slot's records to be true: refresh them.
     pub const AUDIT: u64 = 1 << 33;
+    /// Set with CONSULT by whoever causes it; taken back by the sweep, which ends CONSULT only where it has stayed away
+    /// for a whole pass.
+    pub const FRESH: u64 = 1 << 34;
     /// Either sends the packet to its record.
     pub const RECORD: u64 = CONSULT | AUDIT;
 }

@@ -1,6 +1,6 @@
 //! A frame as the engine sees it: bounded copies in and out, no references.
 
-/// A frame. Offsets count from the first byte of the Ethernet header, and move when the frame grows or shrinks.
+/// A frame. `N` is 2 at least: the verifier learns nothing from comparing the end of a single byte. Offsets count from the first byte of the Ethernet header, and move when the frame grows or shrinks.
 pub trait Packet {
     /// The `N` bytes at `at`, or `None` when they are not all there.
     fn read<const N: usize>(&self, at: usize) -> Option<[u8; N]>;

@@ -3,8 +3,8 @@
 
 use crate::classify::{self, Class, Unique};
 use crate::commit;
-use crate::decide::{self, Change, Decision, Way};
-use crate::flow::{self, FromClient, FromServer, watch};
+use crate::decide::{self, ChangeKind, Decision, To, Way};
+use crate::flow::{self, FromClient, FromServer, NO_RECORD, watch};
 use crate::forward::{self, Sent};
 use crate::layout::{Control, SCTP, TCP, UDP, service_flags, state_bits};
 use crate::packet::Packet;
@@ -36,17 +36,25 @@ pub fn process<P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Outcome {
 pub fn fast<P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Option<Outcome> {
     let done = match look(p, t) {
         Ok(None) => return None,
-        Ok(Some((h, decision))) => {
-            if let Change::Touch(table, index) = decision.change
-                && let Some(cell) = t.cell(table, index)
+        Ok(Some((h, known))) => {
+            if known.touch != NO_RECORD
+                && let Some(cell) = t.cell(CellTable::Flows, known.touch)
             {
                 flow::touch(cell, t.now());
             }
-            send(p, t, &h, &decision, false)
+            send(p, t, &h, known.real, &known.way, false)
         }
         Err(reason) => Err(reason),
     };
     Some(finish(t, done))
+}
+
+/// What a look found out.
+struct Known {
+    real: u32,
+    way: Way,
+    /// The record that was looked up; [`NO_RECORD`] when the slot decided.
+    touch: u32,
 }
 
 /// The long way: opens, closes, connections on the move, and everything unusual.
@@ -120,19 +128,26 @@ fn finish<T: Tables>(t: &mut T, done: Result<Sent, Reason>) -> Outcome {
 }
 
 #[inline(always)]
-fn send<P: Packet, T: Tables>(p: &mut P, t: &mut T, h: &Headers, d: &Decision, new: bool) -> Result<Sent, Reason> {
-    let sent = forward::forward(p, t, h, d)?;
-    match d.way {
-        Way::ToServer { .. } => t.count_in(d.real_index, h.length, new),
-        Way::ToClient { .. } => t.count_out(d.real_index, h.length),
-        Way::Leave(_) => {}
+fn send<P: Packet, T: Tables>(
+    p: &mut P,
+    t: &mut T,
+    h: &Headers,
+    real: u32,
+    way: &Way,
+    new: bool,
+) -> Result<Sent, Reason> {
+    let sent = forward::forward(p, t, h, real, way)?;
+    match way.to {
+        To::Server => t.count_in(real, h.length, new),
+        To::Client => t.count_out(real, h.length),
+        To::Kernel => {}
     }
     Ok(sent)
 }
 
 /// A packet that the short way serves, and how; `None`: the long way.
 #[inline(always)]
-fn look<P: Packet, T: Tables>(p: &P, t: &T) -> Result<Option<(Headers, Decision)>, Reason> {
+fn look<P: Packet, T: Tables>(p: &P, t: &T) -> Result<Option<(Headers, Known)>, Reason> {
     let mut h = wire::network(p)?;
     let Some(control) = t.control() else { return Err(Reason::Inconsistent) };
     let Some(party) = classify::party(t, &control, &h) else {
@@ -146,13 +161,13 @@ fn look<P: Packet, T: Tables>(p: &P, t: &T) -> Result<Option<(Headers, Decision)
         return Ok(None);
     }
     let class = classify::class(t, &control, &party, &h, p.interface())?;
-    Ok(known(t, &control, &h, &class).map(|decision| (h, decision)))
+    Ok(known(t, &control, &h, &class).map(|known| (h, known)))
 }
 
 /// Where a data packet goes if that takes no more than a look. The slot is asked first; where it cannot say, the record
 /// of an established connection.
 #[inline(always)]
-fn known<T: Tables>(t: &T, control: &Control, h: &Headers, class: &Class) -> Option<Decision> {
+fn known<T: Tables>(t: &T, control: &Control, h: &Headers, class: &Class) -> Option<Known> {
     let (service, port) = match *class {
         Class::Request { service, port } => (service, port),
         Class::Reply { unique } => return known_reply(t, control, h, unique),
@@ -165,15 +180,17 @@ fn known<T: Tables>(t: &T, control: &Control, h: &Headers, class: &Class) -> Opt
         let slot = schedule::slot(t, control, &settings, h.family, &h.source, h.source_port)?;
         let watched = h.protocol == TCP && watch::is_set(t, control, key.hash(control.seed, port));
         if !slot.record && !watched {
-            return Some(Decision::to_server(service, slot.real, port, Change::None, true));
+            return Some(Known { real: slot.real, way: Way::to_server(port), touch: NO_RECORD });
         }
     }
     if stateless && h.protocol == UDP {
         return None;
     }
-    let found = flow::find(t, control, CellTable::Flows, &FromClient::new(&key, control.seed, port))?;
-    let now = t.now();
-    let idle = now.wrapping_sub(found.seen);
+    let found = flow::find(t, control, CellTable::Flows, &FromClient::new(&key, control.seed, port));
+    if !found.exists() {
+        return None;
+    }
+    let idle = t.now().wrapping_sub(found.seen);
     let over = match h.protocol {
         TCP => false,
         SCTP => idle > settings.established,
@@ -182,23 +199,19 @@ fn known<T: Tables>(t: &T, control: &Control, h: &Headers, class: &Class) -> Opt
     if over {
         return None;
     }
-    let change = Change::Touch(CellTable::Flows, found.index);
-    Some(Decision::to_server(found.service, found.real, found.state as u16, change, table))
+    Some(Known { real: found.real, way: Way::to_server(found.state as u16), touch: found.index })
 }
 
 #[inline(always)]
-fn known_reply<T: Tables>(t: &T, control: &Control, h: &Headers, unique: Option<Unique>) -> Option<Decision> {
-    if let Ok(decision) = decide::stateless_reply(t, control, h, unique) {
-        return Some(decision);
+fn known_reply<T: Tables>(t: &T, control: &Control, h: &Headers, unique: Option<Unique>) -> Option<Known> {
+    if let Ok((real, way)) = decide::stateless_reply(t, control, h, unique) {
+        return Some(Known { real, way, touch: NO_RECORD });
     }
-    let found = flow::find(t, control, CellTable::Flows, &FromServer::new(h, control.seed))?;
-    if found.state & state_bits::DIRECT != 0 {
+    let found = flow::find(t, control, CellTable::Flows, &FromServer::new(h, control.seed));
+    if !found.exists() || found.state & state_bits::DIRECT != 0 {
         return None;
     }
-    let change = Change::Touch(CellTable::Flows, found.index);
-    let mut decision = Decision::to_server(found.service, found.real, 0, change, false);
-    decision.way = Way::ToClient { vip: found.vip, port: found.vip_port };
-    Some(decision)
+    Some(Known { real: found.real, way: Way::to_client(found.vip, found.vip_port), touch: found.index })
 }
 
 /// Whether it is a TCP SYN straight to a real server under NAT.
@@ -207,8 +220,8 @@ fn may_be_direct<P: Packet, T: Tables>(p: &P, t: &T, control: &Control, h: &Head
     if h.protocol != TCP || h.fragment {
         return false;
     }
-    match p.read::<1>(usize::from(h.l4) + 13) {
-        Some([flags]) if flags & SYN != 0 => classify::node(t, control, h.family, &h.destination).is_some(),
+    match p.read::<2>(usize::from(h.l4) + 12) {
+        Some([_, flags]) if flags & SYN != 0 => classify::node(t, control, h.family, &h.destination).is_some(),
         _ => false,
     }
 }
@@ -239,8 +252,8 @@ fn study<'a, P: Packet, T: Tables>(
 fn carry_out<P: Packet, T: Tables>(p: &mut P, t: &mut T, work: &Work) -> Result<Sent, Reason> {
     let Some(control) = t.control() else { return Err(Reason::Inconsistent) };
     commit::commit(t, &control, &work.headers, &work.decision, work.now)?;
-    let new = matches!(work.decision.change, Change::Open(..));
-    send(p, t, &work.headers, &work.decision, new)
+    let new = work.decision.change.kind == ChangeKind::Open;
+    send(p, t, &work.headers, work.decision.real_index, &work.decision.way, new)
 }
 
 /// A client's SYN past the VIP: see [`decide::direct`].

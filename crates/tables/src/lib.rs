@@ -1,1 +1,25 @@
+//! The tables from the daemon's side: memory shared with the kernel, plans written into it, records swept out of it.
+//!
+//! Pure but for the memory mapping itself: the same code writes a test's heap and a running director's BPF maps.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`region`] | a piece of shared memory as an array of records |
+//! | [`memory`] | all of them together, and how large they are |
+//! | [`view`] | the engine's `Tables` over a memory: for tests and explanations |
+//! | [`ids`] | which number a service, a real server, a host has, from one plan to the next |
+//! | [`classifier`] | destinations, ports and marks written into the half that is not in force |
+//! | [`services`] | services, their real servers and slots, switched one at a time |
+//! | [`sweep`] | what has timed out |
 
+pub mod classifier;
+pub mod ids;
+pub mod memory;
+pub mod region;
+pub mod services;
+pub mod sweep;
+pub mod view;
+
+pub use memory::{Capacity, Memory};
+pub use region::Region;
+pub use view::View;

@@ -10,8 +10,10 @@
 //! | [`offload`] | the ethtool ioctl: offloads that break or weaken XDP |
 //! | [`sysctl`] | `/proc/sys/net` |
 //! | [`bpffs`] | the BPF file system |
+//! | [`data_plane`] | BPF programs and maps: loading, attaching, pinning, adopting |
 pub mod announce;
 pub mod bpffs;
+pub mod data_plane;
 pub mod network;
 pub mod offload;
 pub mod sysctl;

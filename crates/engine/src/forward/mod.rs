@@ -3,7 +3,7 @@
 pub mod nat;
 pub mod tunnel;
 
-use crate::decide::{Decision, Way};
+use crate::decide::{To, Way};
 use crate::layout::{Real, V4, real_flags};
 use crate::packet::Packet;
 use crate::reason::Reason;
@@ -34,36 +34,37 @@ pub struct Sent {
     pub interface: u32,
 }
 
-/// Rewrites the frame as decided.
+/// Rewrites the frame for its way, to or from this real server.
 #[inline(always)]
-pub fn forward<P: Packet, T: Tables>(p: &mut P, t: &T, h: &Headers, d: &Decision) -> Result<Sent, Reason> {
-    match d.way {
-        Way::Leave(reason) => Err(reason),
-        Way::ToServer { port } => match t.real(d.real_index) {
-            Some(real) => to_server(p, t, h, &real, port),
+pub fn forward<P: Packet, T: Tables>(p: &mut P, t: &T, h: &Headers, real: u32, way: &Way) -> Result<Sent, Reason> {
+    match way.to {
+        To::Kernel => Err(Reason::NotOurs),
+        To::Server => match t.real(real) {
+            Some(real) => to_server(p, t, h, &real, way.port),
             None => Err(Reason::Inconsistent),
         },
-        Way::ToClient { vip, port } => {
-            if h.ttl <= 1 {
-                return Err(Reason::TtlExceeded);
-            }
-            let query =
-                RouteQuery { family: h.family, source: vip, destination: h.destination, interface: p.interface() };
-            match t.route(&query) {
-                Route::Via { interface, destination_mac, source_mac } => {
-                    let edit = nat::Edit { source: true, address: vip, port };
-                    nat::rewrite(p, h, &edit)?;
-                    macs(p, destination_mac, source_mac)?;
-                    Ok(Sent { reason: Reason::Reply, interface })
-                }
-                Route::NoNeighbour { interface } => {
-                    want(t, h.family, interface, &h.destination);
-                    Err(Reason::NoNeighbour)
-                }
-                Route::Here => Err(Reason::NotAReply),
-                Route::None => Err(Reason::NoRoute),
-            }
+        To::Client => to_client(p, t, h, way),
+    }
+}
+
+#[inline(always)]
+fn to_client<P: Packet, T: Tables>(p: &mut P, t: &T, h: &Headers, way: &Way) -> Result<Sent, Reason> {
+    if h.ttl <= 1 {
+        return Err(Reason::TtlExceeded);
+    }
+    let query = RouteQuery { family: h.family, source: way.vip, destination: h.destination, interface: p.interface() };
+    match t.route(&query) {
+        Route::Via { interface, destination_mac, source_mac } => {
+            nat::rewrite(p, h, &nat::Edit { source: true, address: way.vip, port: way.port })?;
+            macs(p, destination_mac, source_mac)?;
+            Ok(Sent { reason: Reason::Reply, interface })
         }
+        Route::NoNeighbour { interface } => {
+            want(t, h.family, interface, &h.destination);
+            Err(Reason::NoNeighbour)
+        }
+        Route::Here => Err(Reason::NotAReply),
+        Route::None => Err(Reason::NoRoute),
     }
 }
 
@@ -105,13 +106,20 @@ fn to_server<P: Packet, T: Tables>(p: &mut P, t: &T, h: &Headers, real: &Real, p
 fn age<P: Packet>(p: &mut P, h: &Headers) -> Result<(), Reason> {
     let l3 = usize::from(h.l3);
     if h.family != V4 {
-        return write(p, l3 + 7, [h.ttl.wrapping_sub(1)]);
+        return lower_hop_limit(p, l3);
     }
     let Some([ttl, protocol, c0, c1]) = p.read::<4>(l3 + 8) else { return Err(Reason::Inconsistent) };
     let aged = ttl.wrapping_sub(1);
     let change = Change::default().half(u16::from_ne_bytes([ttl, protocol]), u16::from_ne_bytes([aged, protocol]));
     let [c0, c1] = change.apply(u16::from_ne_bytes([c0, c1])).to_ne_bytes();
     write(p, l3 + 8, [aged, protocol, c0, c1])
+}
+
+/// The byte behind the next header.
+#[inline(always)]
+fn lower_hop_limit<P: Packet>(p: &mut P, l3: usize) -> Result<(), Reason> {
+    let Some([next, hops]) = p.read::<2>(l3 + 6) else { return Err(Reason::Inconsistent) };
+    write(p, l3 + 6, [next, hops.wrapping_sub(1)])
 }
 
 #[inline(always)]

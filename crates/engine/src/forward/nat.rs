@@ -37,7 +37,7 @@ pub fn rewrite<P: Packet>(p: &mut P, h: &Headers, edit: &Edit) -> Result<(), Rea
         }
         write(p, l3 + 8, b)?;
     } else {
-        write(p, l3 + 7, [h.ttl.wrapping_sub(1)])?;
+        super::lower_hop_limit(p, l3)?;
         write(p, if edit.source { l3 + 8 } else { l3 + 24 }, edit.address.octets_v6())?;
     }
     // Both the IPv4 and the IPv6 pseudo-header hold the addresses (RFC 9293 §3.1, RFC 8200 §8.1).

@@ -9,6 +9,7 @@ pub mod maglev;
 pub mod round_robin;
 pub mod source_hash;
 
+use crate::decide::CursorMove;
 use crate::hash;
 use crate::layout::{Address, Control, NO_REAL, Service, service_flags};
 use crate::tables::{Step, Tables};
@@ -34,26 +35,30 @@ const SH: u8 = Scheduler::Sh as u8;
 /// A choice, and how the scheduler's cursor moves once it is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pick {
+    /// [`NO_REAL`]: none takes clients.
     pub real: u32,
-    pub cursor: Option<(u64, u64)>,
+    pub cursor: CursorMove,
 }
 
-/// Chooses a real server for a new connection; `None` when none takes clients. `slot` is what the table says, where a
-/// table decides.
+impl Pick {
+    pub const NOBODY: Self = Self { real: NO_REAL, cursor: CursorMove::NONE };
+}
+
+/// Chooses a real server for a new connection. `slot` is what the table says, where a table decides.
 #[inline(always)]
-pub fn pick<T: Tables>(t: &T, service: u32, settings: &Service, slot: Option<SlotView>) -> Option<Pick> {
+pub fn pick<T: Tables>(t: &T, service: u32, settings: &Service, slot: Option<SlotView>) -> Pick {
     let pick = if let Some(slot) = slot {
-        if slot.real == NO_REAL { None } else { Some(Pick { real: slot.real, cursor: None }) }
+        Pick { real: slot.real, cursor: CursorMove::NONE }
     } else {
         match settings.scheduler {
             RR => round_robin::rr(t, service, settings),
             WRR => round_robin::wrr(t, service, settings),
             LC => least_connection::pick(t, settings, false),
             WLC => least_connection::pick(t, settings, true),
-            _ => None,
+            _ => Pick::NOBODY,
         }
     };
-    if let Some(pick) = &pick {
+    if pick.real != NO_REAL {
         t.note(Step::Scheduled { real: pick.real });
     }
     pick

@@ -4,41 +4,69 @@
 //! processors that meet there may choose the same real server once.
 
 use super::Pick;
-use crate::layout::{Service, limits};
+use crate::decide::CursorMove;
+use crate::layout::{NO_REAL, Service, limits};
 use crate::tables::{Scan, Tables};
 
 /// The next real server of weight above 0 in the order of the configuration.
 #[inline(always)]
-pub fn rr<T: Tables>(t: &T, service: u32, settings: &Service) -> Option<Pick> {
-    let cursor = t.cursor(service)?.get();
-    let mut next = Next { settings: *settings, at: cursor as u32, found: None };
+pub fn rr<T: Tables>(t: &T, service: u32, settings: &Service) -> Pick {
+    let Some(cursor) = t.cursor(service) else { return Pick::NOBODY };
+    let cursor = cursor.get();
+    let mut next =
+        Next { servers: settings.servers, round: Round::from(cursor as u32, settings), at: 0, real: NO_REAL };
     t.scan(settings.servers_len.min(limits::SERVERS), &mut next);
-    let (at, real) = next.found?;
     // The cursor is the number of the next one to ask, so that a fresh 0 starts with the first.
-    Some(Pick { real, cursor: Some((cursor, u64::from(at) + 1)) })
+    let after = u64::from(next.at) + 1;
+    Pick { real: next.real, cursor: CursorMove { moves: true, before: cursor, after } }
+}
+
+/// A round through a service's real servers from some place in it. Places are counted from the step's number, not by
+/// adding up: the verifier would follow every sum.
+struct Round {
+    start: u32,
+    len: u32,
+}
+
+impl Round {
+    #[inline(always)]
+    fn from(place: u32, settings: &Service) -> Self {
+        let len = settings.servers_len;
+        Self { start: if place < len { place } else { 0 }, len }
+    }
+
+    /// The place of a step; steps are fewer than two rounds and one.
+    #[inline(always)]
+    fn place(&self, step: u32) -> u32 {
+        let mut place = self.start.wrapping_add(step);
+        if place >= self.len {
+            place = place.wrapping_sub(self.len);
+        }
+        if place >= self.len {
+            place = place.wrapping_sub(self.len);
+        }
+        place
+    }
 }
 
 struct Next {
-    settings: Service,
+    servers: u32,
+    round: Round,
     at: u32,
-    found: Option<(u32, u32)>,
+    real: u32,
 }
 
 impl<T: Tables> Scan<T> for Next {
     #[inline(always)]
-    fn visit(&mut self, t: &T, _: u32) -> bool {
-        if self.at >= self.settings.servers_len {
-            self.at = 0;
-        }
-        match t.server(self.settings.servers.wrapping_add(self.at)) {
+    fn visit(&mut self, t: &T, step: u32) -> bool {
+        let at = self.round.place(step);
+        match t.server(self.servers.wrapping_add(at)) {
             Some(server) if server.weight > 0 => {
-                self.found = Some((self.at, server.real));
+                self.at = at;
+                self.real = server.real;
                 false
             }
-            _ => {
-                self.at += 1;
-                true
-            }
+            _ => true,
         }
     }
 }
@@ -46,47 +74,50 @@ impl<T: Tables> Scan<T> for Next {
 /// The interleaved weighted round robin of LVS: rounds at a falling weight, from the greatest down in steps of the
 /// greatest common divisor; each round takes those whose weight reaches it.
 #[inline(always)]
-pub fn wrr<T: Tables>(t: &T, service: u32, settings: &Service) -> Option<Pick> {
-    if settings.max_weight == 0 {
-        return None;
-    }
-    let cursor = t.cursor(service)?.get();
-    let mut next = NextWeighted { settings: *settings, at: cursor as u32, weight: (cursor >> 32) as u32, found: None };
+pub fn wrr<T: Tables>(t: &T, service: u32, settings: &Service) -> Pick {
+    let Some(cursor) = t.cursor(service) else { return Pick::NOBODY };
+    let cursor = cursor.get();
+    let mut next = NextWeighted {
+        servers: settings.servers,
+        round: Round::from(cursor as u32, settings),
+        max: settings.max_weight,
+        gcd: settings.gcd_weight,
+        at: 0,
+        weight: (cursor >> 32) as u32,
+        real: NO_REAL,
+    };
     // A round that finds nobody is followed by the next lower one; the greatest weight is met within two.
     t.scan(settings.servers_len.min(limits::SERVERS).wrapping_mul(2).wrapping_add(1), &mut next);
-    let real = next.found?;
-    let moved = (u64::from(next.at) + 1) | (u64::from(next.weight) << 32);
-    Some(Pick { real, cursor: Some((cursor, moved)) })
+    let after = (u64::from(next.at) + 1) | (u64::from(next.weight) << 32);
+    Pick { real: next.real, cursor: CursorMove { moves: true, before: cursor, after } }
 }
 
 struct NextWeighted {
-    settings: Service,
-    /// The number of the next one to ask.
+    servers: u32,
+    round: Round,
+    max: u32,
+    gcd: u32,
     at: u32,
     /// The round's weight; 0 before the first.
     weight: u32,
-    found: Option<u32>,
+    real: u32,
 }
 
 impl<T: Tables> Scan<T> for NextWeighted {
     #[inline(always)]
-    fn visit(&mut self, t: &T, _: u32) -> bool {
-        if self.at >= self.settings.servers_len {
-            self.at = 0;
+    fn visit(&mut self, t: &T, step: u32) -> bool {
+        let at = self.round.place(step);
+        if at == 0 {
+            let lower = self.weight > self.gcd && self.weight <= self.max;
+            self.weight = if lower { self.weight - self.gcd } else { self.max };
         }
-        if self.at == 0 {
-            let (max, gcd) = (self.settings.max_weight, self.settings.gcd_weight);
-            self.weight = if self.weight > gcd && self.weight <= max { self.weight - gcd } else { max };
-        }
-        match t.server(self.settings.servers.wrapping_add(self.at)) {
-            Some(server) if server.weight >= self.weight && server.weight > 0 && self.weight > 0 => {
-                self.found = Some(server.real);
+        match t.server(self.servers.wrapping_add(at)) {
+            Some(server) if server.weight >= self.weight && server.weight > 0 => {
+                self.at = at;
+                self.real = server.real;
                 false
             }
-            _ => {
-                self.at += 1;
-                true
-            }
+            _ => true,
         }
     }
 }

@@ -1,0 +1,510 @@
+//! The data plane in the kernel: loads the programs, pins them and their maps, attaches them, and adopts what an earlier
+//! daemon left running.
+//!
+//! Below one folder of the BPF file system:
+//!
+//! | pin | what |
+//! |---|---|
+//! | `maps/NAME` | each map |
+//! | `links/INTERFACE` | the attachment to an interface |
+//! | `entry` | the XDP entry program |
+//! | `programs-N` | the tail calls of load N; the entry of that load reaches them only through it |
+
+use crate::linux::bpffs;
+use aya::maps::lpm_trie::{Key, LpmTrie};
+use aya::maps::{Map, MapData, MapError, PerCpuArray, ProgramArray};
+use aya::programs::links::{FdLink, PinnedLink};
+use aya::programs::xdp::XdpMode;
+use aya::programs::{ProgramError, TestRun, TestRunOptions, Xdp};
+use aya::{Ebpf, EbpfLoader, Pod};
+use ipnet::IpNet;
+use marca_engine::layout::{LAYOUT_VERSION, Traffic, V4, limits};
+use marca_engine::reason::Reason;
+use marca_tables::classifier::{address, ip};
+use marca_tables::memory::{Capacity, Memory, Prefix, WATCH_WORDS};
+use marca_tables::region::Region;
+use marca_tables::services::Clock;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use std::{fs, io};
+
+/// What went wrong with the data plane, and with which part of it.
+#[derive(Debug, thiserror::Error)]
+pub enum DataPlaneError {
+    #[error("{doing}: {cause}")]
+    Io { doing: String, cause: io::Error },
+    #[error("{doing}: {cause}")]
+    Map { doing: String, cause: MapError },
+    #[error("{doing}: {cause}")]
+    Program { doing: String, cause: Box<ProgramError> },
+    #[error("load the BPF object: {0}")]
+    Load(#[from] Box<aya::EbpfError>),
+    #[error("no director runs here: {0} has no maps (start one with `marca run`)")]
+    NotRunning(PathBuf),
+    #[error(
+        "the tables in {dir} have layout {found}, this program has {LAYOUT_VERSION}: \
+         `marca stop --detach` takes them away, with the connections in them"
+    )]
+    Layout { dir: PathBuf, found: u32 },
+    #[error("the BPF object lacks {0}")]
+    Lacks(&'static str),
+}
+
+/// The maps of a director, whether this process loaded them or not.
+pub struct Maps {
+    pub memory: Memory,
+    traffic: PerCpuArray<MapData, Words<5>>,
+    reasons: PerCpuArray<MapData, u64>,
+    prefixes: LpmTrie<MapData, [u32; 6], u32>,
+}
+
+/// A value of 64-bit words, as the kernel copies it.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+struct Words<const N: usize>([u64; N]);
+// SAFETY: an array of plain integers.
+unsafe impl<const N: usize> Pod for Words<N> {}
+
+impl Maps {
+    /// Opens the maps that are pinned below `dir`.
+    ///
+    /// # Errors
+    /// When there are none, or they are of another version.
+    pub fn open(dir: &Path) -> Result<Self, DataPlaneError> {
+        if !dir.join("maps/CONTROL").exists() {
+            return Err(DataPlaneError::NotRunning(dir.to_owned()));
+        }
+        let len = |name: &str| pinned_len(dir, name);
+        let capacity = Capacity {
+            addresses: len("ADDRESSES")? / 2,
+            ports: len("PORTS")? / 2,
+            half: len("DESTINATIONS")? / 2,
+            services: len("SERVICES")?,
+            slots: len("SLOTS")?,
+            servers: len("SERVERS")?,
+            reals: len("REALS")?,
+            flows: len("FLOWS")?,
+            half_open: len("HALF_OPEN")?,
+            templates: len("TEMPLATES")?,
+        };
+        let memory = Memory {
+            capacity,
+            control: region(dir, "CONTROL", 1)?,
+            addresses: region(dir, "ADDRESSES", capacity.addresses * 2)?,
+            ports: region(dir, "PORTS", capacity.ports * 2)?,
+            ranges: region(dir, "RANGES", capacity.half * 2)?,
+            conditions: region(dir, "CONDITIONS", capacity.half * 2)?,
+            destinations: region(dir, "DESTINATIONS", capacity.half * 2)?,
+            vips: region(dir, "VIPS", capacity.half * 2)?,
+            services: region(dir, "SERVICES", capacity.services)?,
+            cursors: region(dir, "CURSORS", capacity.services)?,
+            slots: region(dir, "SLOTS", capacity.slots)?,
+            servers: region(dir, "SERVERS", capacity.servers)?,
+            reals: region(dir, "REALS", capacity.reals)?,
+            loads: region(dir, "LOADS", capacity.reals)?,
+            flows: region(dir, "FLOWS", capacity.flows)?,
+            half_open: region(dir, "HALF_OPEN", capacity.half_open)?,
+            templates: region(dir, "TEMPLATES", capacity.templates)?,
+            watch: region(dir, "WATCH", WATCH_WORDS)?,
+            wanted: region(dir, "WANTED", limits::WANTED)?,
+            prefixes: Vec::new(),
+        };
+        let found = memory.control().version;
+        // 0: made, and not yet written.
+        if found != LAYOUT_VERSION && found != 0 {
+            return Err(DataPlaneError::Layout { dir: dir.to_owned(), found });
+        }
+        let mut maps = Self {
+            memory,
+            traffic: typed(dir, "TRAFFIC")?,
+            reasons: typed(dir, "REASONS")?,
+            prefixes: typed(dir, "PREFIXES")?,
+        };
+        maps.memory.prefixes = maps.read_prefixes();
+        Ok(maps)
+    }
+
+    /// Puts the prefixes of a half into their table, and takes out what was there before for it.
+    pub fn write_prefixes(&mut self, half: u32, prefixes: &[Prefix]) -> Result<(), DataPlaneError> {
+        let doing = || "write the prefixes of mark rules".to_owned();
+        let stale: Vec<Prefix> = self.memory.prefixes.iter().filter(|p| p.half == half).copied().collect();
+        for prefix in stale.iter().filter(|old| !prefixes.iter().any(|new| new.net == old.net)) {
+            self.prefixes.remove(&key(prefix)).map_err(|cause| DataPlaneError::Map { doing: doing(), cause })?;
+        }
+        for prefix in prefixes {
+            self.prefixes
+                .insert(&key(prefix), prefix.destination, 0)
+                .map_err(|cause| DataPlaneError::Map { doing: doing(), cause })?;
+        }
+        self.memory.prefixes.retain(|p| p.half != half);
+        self.memory.prefixes.extend(prefixes);
+        Ok(())
+    }
+
+    fn read_prefixes(&self) -> Vec<Prefix> {
+        self.prefixes
+            .iter()
+            .filter_map(|entry| {
+                let (key, destination) = entry.ok()?;
+                let [half, family, a, b, c, d] = key.data();
+                let family = family as u8;
+                let words = if family == V4 { [0, 0, 0, a] } else { [a, b, c, d] };
+                let ip = ip(family, &marca_engine::layout::Address(words));
+                let net = IpNet::new(ip, key.prefix_len().checked_sub(64)? as u8).ok()?;
+                Some(Prefix { half, net, destination })
+            })
+            .collect()
+    }
+
+    /// Traffic of a real server, over all processors.
+    pub fn traffic(&self, real: u32) -> Traffic {
+        let Ok(values) = self.traffic.get(&real, 0) else { return Traffic::default() };
+        let sum = values.iter().fold([0u64; 5], |sum, cpu| std::array::from_fn(|i| sum[i].wrapping_add(cpu.0[i])));
+        zerocopy::transmute!(sum)
+    }
+
+    /// Packets by reason, over all processors, in the order of [`Reason::ALL`].
+    pub fn reasons(&self) -> Vec<(Reason, u64)> {
+        let count = |index: u32| self.reasons.get(&index, 0).map_or(0, |values| values.iter().sum());
+        Reason::ALL.iter().map(|&reason| (reason, count(reason as u32))).collect()
+    }
+
+    /// Begins a real server's counters anew; for a number that goes to somebody else.
+    pub fn clear_traffic(&mut self, real: u32) -> Result<(), DataPlaneError> {
+        let failed = |cause| DataPlaneError::Map { doing: format!("clear the counters of real server {real}"), cause };
+        let cpus = aya::util::nr_cpus()
+            .map_err(|(what, cause)| DataPlaneError::Io { doing: format!("count processors ({what})"), cause })?;
+        let zeros = aya::maps::PerCpuValues::try_from(vec![Words([0; 5]); cpus])
+            .map_err(|cause| DataPlaneError::Io { doing: "clear counters".into(), cause })?;
+        self.traffic.set(real, zeros, 0).map_err(failed)
+    }
+}
+
+/// The key of a prefix: half, family, address.
+fn key(prefix: &Prefix) -> Key<[u32; 6]> {
+    let (family, address) = address(prefix.net.network());
+    let [a, b, c, d] = address.0;
+    let data = if family == V4 {
+        [prefix.half, u32::from(family), d, 0, 0, 0]
+    } else {
+        [prefix.half, u32::from(family), a, b, c, d]
+    };
+    Key::new(64 + u32::from(prefix.net.prefix_len()), data)
+}
+
+fn pinned(dir: &Path, name: &str) -> Result<MapData, DataPlaneError> {
+    let path = dir.join("maps").join(name);
+    MapData::from_pin(&path).map_err(|cause| DataPlaneError::Map { doing: format!("open {}", path.display()), cause })
+}
+
+fn pinned_len(dir: &Path, name: &str) -> Result<u32, DataPlaneError> {
+    let info = pinned(dir, name)?.info();
+    let info = info.map_err(|cause| DataPlaneError::Map { doing: format!("look at the map {name}"), cause })?;
+    Ok(info.max_entries())
+}
+
+fn region<T>(dir: &Path, name: &str, len: u32) -> Result<Region<T>, DataPlaneError> {
+    let map = pinned(dir, name)?;
+    Region::map(map.fd(), len)
+        .map_err(|cause| DataPlaneError::Io { doing: format!("map {name} into memory"), cause: cause.into() })
+}
+
+fn typed<M: TryFrom<Map, Error = MapError>>(dir: &Path, name: &str) -> Result<M, DataPlaneError> {
+    let failed = |cause| DataPlaneError::Map { doing: format!("open the map {name}"), cause };
+    let map = Map::from_map_data(pinned(dir, name)?).map_err(failed)?;
+    M::try_from(map).map_err(failed)
+}
+
+/// How a program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// In the driver.
+    Native,
+    /// In the kernel's receive path, for drivers without XDP: slower, and frames have been copied.
+    Generic,
+}
+
+impl Mode {
+    pub fn name(self) -> &'static str {
+        match self {
+            Mode::Native => "native",
+            Mode::Generic => "generic",
+        }
+    }
+}
+
+/// A loaded data plane.
+pub struct DataPlane {
+    pub maps: Maps,
+    /// Whether its maps were there before.
+    pub adopted: bool,
+    pub clock: Clock,
+    dir: PathBuf,
+    ebpf: Ebpf,
+}
+
+impl DataPlane {
+    /// Loads the programs with the maps below `dir`, which are made when they are not there; `capacity` and `seed` are
+    /// for that case. What is attached goes on as it was until [`DataPlane::attach`].
+    pub fn load(dir: &Path, capacity: &Capacity, seed: u64) -> Result<Self, DataPlaneError> {
+        let io = |doing: String| move |cause| DataPlaneError::Io { doing, cause };
+        let dir = bpffs::ensure(dir).map_err(|e| DataPlaneError::Io {
+            doing: "prepare the BPF file system".into(),
+            cause: io::Error::other(e.to_string()),
+        })?;
+        for folder in ["maps", "links"] {
+            let folder = dir.join(folder);
+            fs::create_dir_all(&folder).map_err(io(format!("create {}", folder.display())))?;
+        }
+        let adopted = dir.join("maps/CONTROL").exists();
+        if adopted {
+            // Refuses another layout before anything is touched.
+            Maps::open(&dir)?;
+        }
+        let mut loader = EbpfLoader::new();
+        for (name, len) in capacity.maps() {
+            loader.map_max_entries(name, len);
+        }
+        for name in MAPS {
+            loader.map_pin_path(name, dir.join("maps").join(name));
+        }
+        let ebpf = loader.load(marca_bpf::router()).map_err(Box::new)?;
+        let maps = Maps::open(&dir)?;
+        if maps.memory.control().version == 0 {
+            maps.memory.initialise(seed);
+        }
+        let mut plane = Self { maps, adopted, clock: Clock { hz: 250 }, dir, ebpf };
+        plane.load_programs()?;
+        plane.clock = plane.measure_clock()?;
+        Ok(plane)
+    }
+
+    fn load_programs(&mut self) -> Result<(), DataPlaneError> {
+        let names = [marca_bpf::ENTRY, marca_bpf::CLOCK].into_iter().chain(marca_bpf::TAIL_CALLS);
+        for name in names {
+            let failed = |cause| DataPlaneError::Program { doing: format!("load the program {name}"), cause };
+            program(&mut self.ebpf, name)?.load().map_err(|cause| failed(Box::new(cause)))?;
+        }
+        let number = self.next_number();
+        let Some(map) = self.ebpf.take_map("PROGRAMS") else { return Err(DataPlaneError::Lacks("PROGRAMS")) };
+        let failed = |cause| DataPlaneError::Map { doing: "set the tail calls".into(), cause };
+        let mut calls: ProgramArray<MapData> = map.try_into().map_err(failed)?;
+        for (place, name) in marca_bpf::TAIL_CALLS.iter().enumerate() {
+            let program = program(&mut self.ebpf, name)?;
+            let fd = program.fd().map_err(|cause| DataPlaneError::Program {
+                doing: format!("take the program {name}"),
+                cause: Box::new(cause),
+            })?;
+            calls.set(place as u32, fd, 0).map_err(failed)?;
+        }
+        // The kernel empties a program array when neither a process nor a pin holds it.
+        let pin = self.dir.join(format!("programs-{number}"));
+        calls.pin(&pin).map_err(|cause| DataPlaneError::Io {
+            doing: format!("pin {}", pin.display()),
+            cause: io::Error::other(cause.to_string()),
+        })
+    }
+
+    /// One more than the number of the last load.
+    fn next_number(&self) -> u32 {
+        self.tail_calls().iter().map(|(number, _)| number + 1).max().unwrap_or(0)
+    }
+
+    fn tail_calls(&self) -> Vec<(u32, PathBuf)> {
+        let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        let number = |path: &Path| path.file_name()?.to_str()?.strip_prefix("programs-")?.parse().ok();
+        entries.filter_map(|entry| Some((number(&entry.path())?, entry.path()))).collect()
+    }
+
+    /// Attaches the entry to these interfaces, replacing in one step what an earlier load attached; natively, unless
+    /// one of them cannot: then all generically, because a driver without XDP takes no redirected frames either.
+    pub fn attach(&mut self, interfaces: &[String]) -> Result<Vec<(String, Mode)>, DataPlaneError> {
+        let mut modes = Vec::new();
+        let mode = match self.attach_all(interfaces, Mode::Native) {
+            Ok(()) => Mode::Native,
+            Err(native) => {
+                tracing::warn!("native XDP is not to be had ({native}); trying the generic one on all interfaces");
+                self.attach_all(interfaces, Mode::Generic)?;
+                Mode::Generic
+            }
+        };
+        modes.extend(interfaces.iter().map(|name| (name.clone(), mode)));
+        self.pin_entry()?;
+        self.forget(interfaces)?;
+        Ok(modes)
+    }
+
+    fn attach_all(&mut self, interfaces: &[String], mode: Mode) -> Result<(), DataPlaneError> {
+        for name in interfaces {
+            self.attach_one(name, mode)?;
+        }
+        Ok(())
+    }
+
+    fn attach_one(&mut self, interface: &str, mode: Mode) -> Result<(), DataPlaneError> {
+        let pin = self.dir.join("links").join(link_name(interface));
+        let entry = program(&mut self.ebpf, marca_bpf::ENTRY)?;
+        let failed = |cause| DataPlaneError::Program {
+            doing: format!("attach to {interface} ({} XDP)", mode.name()),
+            cause: Box::new(cause),
+        };
+        if let Ok(link) = PinnedLink::from_pin(&pin) {
+            // An interface that has gone leaves its link behind, attached to nothing.
+            if entry.attach_to_link(FdLink::from(link).try_into().map_err(|_| DataPlaneError::Lacks("a link"))?).is_ok()
+            {
+                return Ok(());
+            }
+            fs::remove_file(&pin)
+                .map_err(|cause| DataPlaneError::Io { doing: format!("remove {}", pin.display()), cause })?;
+        }
+        let flags = match mode {
+            Mode::Native => XdpMode::Driver,
+            Mode::Generic => XdpMode::Skb,
+        };
+        let id = entry.attach(interface, flags).map_err(failed)?;
+        let link = entry.take_link(id).map_err(failed)?;
+        let link: FdLink = link.try_into().map_err(|_| DataPlaneError::Lacks("a BPF link"))?;
+        link.pin(&pin).map(drop).map_err(|cause| DataPlaneError::Io {
+            doing: format!("pin {}", pin.display()),
+            cause: io::Error::other(cause.to_string()),
+        })
+    }
+
+    fn pin_entry(&mut self) -> Result<(), DataPlaneError> {
+        let (pin, new) = (self.dir.join("entry"), self.dir.join("entry-new"));
+        let _ = fs::remove_file(&new);
+        program(&mut self.ebpf, marca_bpf::ENTRY)?.pin(&new).map_err(|cause| DataPlaneError::Io {
+            doing: format!("pin {}", new.display()),
+            cause: io::Error::other(cause.to_string()),
+        })?;
+        fs::rename(&new, &pin).map_err(|cause| DataPlaneError::Io { doing: format!("rename {}", new.display()), cause })
+    }
+
+    /// Lets go of earlier loads' tail calls and of interfaces that are no longer ours.
+    fn forget(&self, interfaces: &[String]) -> Result<(), DataPlaneError> {
+        let mut calls = self.tail_calls();
+        calls.sort_unstable();
+        calls.pop();
+        let links = fs::read_dir(self.dir.join("links")).into_iter().flatten().flatten();
+        let unused = links.filter(|link| !interfaces.iter().any(|name| link.file_name() == link_name(name).as_str()));
+        for path in calls.into_iter().map(|(_, path)| path).chain(unused.map(|link| link.path())) {
+            fs::remove_file(&path)
+                .map_err(|cause| DataPlaneError::Io { doing: format!("remove {}", path.display()), cause })?;
+        }
+        Ok(())
+    }
+
+    /// Now, in the engine's ticks.
+    pub fn now(&mut self) -> Result<u32, DataPlaneError> {
+        let frame = [0u8; 64];
+        let options = TestRunOptions { data_in: Some(&frame), repeat: 1, ..Default::default() };
+        let clock = program(&mut self.ebpf, marca_bpf::CLOCK)?;
+        let result = clock.test_run(options).map_err(|cause| DataPlaneError::Program {
+            doing: "read the kernel's clock".into(),
+            cause: Box::new(cause),
+        })?;
+        Ok(result.return_value)
+    }
+
+    /// `CONFIG_HZ` is told to nobody; jiffies began at minus five minutes at boot
+    /// (`include/linux/jiffies.h`, `INITIAL_JIFFIES`), and that gives it away.
+    fn measure_clock(&mut self) -> Result<Clock, DataPlaneError> {
+        let ticks = self.now()?;
+        let up = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)
+            .map_err(|cause| DataPlaneError::Io { doing: "read the clock".into(), cause: cause.into() })?;
+        Ok(Clock { hz: hz(ticks, Duration::from(up)) })
+    }
+}
+
+/// Values of `CONFIG_HZ` that `kernel/Kconfig.hz` offers, and those of other architectures.
+const HZ: [u32; 7] = [100, 128, 250, 256, 300, 1000, 1024];
+
+/// The one that comes nearest to these ticks after this time since boot.
+fn hz(ticks: u32, up: Duration) -> u32 {
+    let expected = |hz: u32| {
+        let jiffies =
+            (1u64 << 32) - 300 * u64::from(hz) + u64::try_from(up.as_millis()).unwrap_or(0) * u64::from(hz) / 1000;
+        (jiffies >> marca_engine::layout::TICK_SHIFT) as u32
+    };
+    let distance = |&hz: &u32| {
+        let d = ticks.wrapping_sub(expected(hz));
+        d.min(d.wrapping_neg())
+    };
+    HZ.iter().copied().min_by_key(distance).unwrap_or(250)
+}
+
+fn program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Xdp, DataPlaneError> {
+    let program = ebpf.program_mut(name).ok_or(DataPlaneError::Lacks(name))?;
+    program
+        .try_into()
+        .map_err(|cause| DataPlaneError::Program { doing: format!("take {name}"), cause: Box::new(cause) })
+}
+
+/// The BPF file system keeps names with a dot to itself (`kernel/bpf/inode.c`, `bpf_lookup`), and interfaces are named
+/// with one; no interface has a colon in its name.
+fn link_name(interface: &str) -> String {
+    interface.replace('.', ":")
+}
+
+/// Takes everything below `dir` away: attachments first, then programs and maps.
+pub fn detach(dir: &Path) -> io::Result<()> {
+    for folder in [dir.join("links"), dir.join("maps"), dir.to_owned()] {
+        let entries = match fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => continue,
+            Err(cause) => return Err(cause),
+        };
+        for entry in entries {
+            let path = entry?.path();
+            if !path.is_dir() {
+                fs::remove_file(path)?;
+            }
+        }
+        fs::remove_dir(folder)?;
+    }
+    Ok(())
+}
+
+/// The maps that are pinned and shared from one load to the next.
+const MAPS: [&str; 21] = [
+    "CONTROL",
+    "ADDRESSES",
+    "PORTS",
+    "RANGES",
+    "CONDITIONS",
+    "DESTINATIONS",
+    "PREFIXES",
+    "VIPS",
+    "SERVICES",
+    "SLOTS",
+    "SERVERS",
+    "REALS",
+    "LOADS",
+    "CURSORS",
+    "FLOWS",
+    "HALF_OPEN",
+    "TEMPLATES",
+    "WATCH",
+    "WANTED",
+    "TRAFFIC",
+    "REASONS",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_hz_is_found_by_its_ticks_since_boot() {
+        for up in [1, 299, 301, 3600, 400 * 24 * 3600u64] {
+            for hz_then in [100, 250, 300, 1000] {
+                let jiffies = (1u64 << 32) - 300 * hz_then + up * hz_then;
+                let ticks = (jiffies >> marca_engine::layout::TICK_SHIFT) as u32;
+                // Five minutes after boot all of them read the same.
+                if up.abs_diff(300) > 30 {
+                    assert_eq!(hz(ticks, Duration::from_secs(up)), hz_then as u32, "up {up}");
+                }
+            }
+        }
+    }
+}

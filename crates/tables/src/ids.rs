@@ -1,0 +1,154 @@
+//! Numbers of services, real servers and hosts: kept from one plan to the next, so that connections recorded under a
+//! number still mean what they meant. A number is free again only when no record holds it.
+
+use marca_config::plan::{Family, Plan};
+use serde::{Deserialize, Serialize};
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::net::IpAddr;
+
+/// Who has which number. Numbers begin at 1; 0 means nobody.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ids {
+    services: BTreeMap<String, u32>,
+    reals: BTreeMap<String, u32>,
+    nodes: BTreeMap<IpAddr, u32>,
+    /// No longer in the plan; their connections live on.
+    leaving: BTreeSet<String>,
+}
+
+/// A plan asks for more numbers than the tables have.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the tables have room for {capacity} {what}, and all are in use or still have connections")]
+pub struct NoNumber {
+    what: &'static str,
+    capacity: u32,
+}
+
+fn suffix(family: Family) -> char {
+    match family {
+        Family::V4 => '4',
+        Family::V6 => '6',
+    }
+}
+
+/// The name under which a service's family has its number.
+pub fn service_key(name: &str, family: Family) -> String {
+    format!("{name}/{}", suffix(family))
+}
+
+/// The name under which a real server of a service has its number: its address, so that a new label keeps counters.
+pub fn real_key(service: &str, family: Family, address: Option<IpAddr>) -> String {
+    match address {
+        Some(address) => format!("{service}/{}/{address}", suffix(family)),
+        None => format!("{service}/{}/local", suffix(family)),
+    }
+}
+
+impl Ids {
+    /// Gives numbers to everything in the plan; what is no longer in it is leaving. Nothing changes on error.
+    ///
+    /// # Errors
+    /// When numbers run out.
+    pub fn assign(&mut self, plan: &Plan, services: u32, reals: u32) -> Result<(), NoNumber> {
+        let mut next = self.clone();
+        let mut wanted = BTreeSet::new();
+        for service in &plan.services {
+            wanted.insert(service_key(&service.name, service.family));
+            for real in &service.reals {
+                wanted.insert(real_key(&service.name, service.family, real.address));
+            }
+        }
+        next.leaving = next.services.keys().chain(next.reals.keys()).filter(|k| !wanted.contains(*k)).cloned().collect();
+        let mut free_services = Free::of(next.services.values(), services, "services");
+        let mut free_reals = Free::of(next.reals.values(), reals, "real servers");
+        let mut free_nodes = Free::of(next.nodes.values(), u32::MAX, "hosts");
+        for service in &plan.services {
+            free_services.number(&mut next.services, service_key(&service.name, service.family))?;
+            for real in &service.reals {
+                free_reals.number(&mut next.reals, real_key(&service.name, service.family, real.address))?;
+                if let Some(address) = real.address {
+                    free_nodes.number(&mut next.nodes, address)?;
+                }
+            }
+        }
+        *self = next;
+        Ok(())
+    }
+
+    pub fn service(&self, name: &str, family: Family) -> Option<u32> {
+        self.services.get(&service_key(name, family)).copied()
+    }
+
+    pub fn real(&self, service: &str, family: Family, address: Option<IpAddr>) -> Option<u32> {
+        self.reals.get(&real_key(service, family, address)).copied()
+    }
+
+    pub fn node(&self, address: IpAddr) -> Option<u32> {
+        self.nodes.get(&address).copied()
+    }
+
+    /// Real servers that are no longer in the plan.
+    pub fn leaving_reals(&self) -> impl Iterator<Item = u32> {
+        self.leaving.iter().filter_map(|key| self.reals.get(key).copied())
+    }
+
+    /// Services that are no longer in the plan.
+    pub fn leaving_services(&self) -> impl Iterator<Item = u32> {
+        self.leaving.iter().filter_map(|key| self.services.get(key).copied())
+    }
+
+    /// The numbers of those that are leaving and have no records left become free.
+    pub fn release(&mut self, has_records: impl Fn(&IdKind) -> bool) {
+        let gone: Vec<String> = self
+            .leaving
+            .iter()
+            .filter(|key| {
+                let real = self.reals.get(*key).is_none_or(|&n| !has_records(&IdKind::Real(n)));
+                let service = self.services.get(*key).is_none_or(|&n| !has_records(&IdKind::Service(n)));
+                real && service
+            })
+            .cloned()
+            .collect();
+        for key in gone {
+            self.services.remove(&key);
+            self.reals.remove(&key);
+            self.leaving.remove(&key);
+        }
+    }
+}
+
+/// A number, and of what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IdKind {
+    Service(u32),
+    Real(u32),
+}
+
+/// The numbers that nobody has, from the lowest.
+struct Free {
+    used: HashSet<u32>,
+    next: u32,
+    capacity: u32,
+    what: &'static str,
+}
+
+impl Free {
+    fn of<'a>(used: impl Iterator<Item = &'a u32>, capacity: u32, what: &'static str) -> Self {
+        Self { used: used.copied().collect(), next: 1, capacity, what }
+    }
+
+    /// Gives `key` a number, unless it has one.
+    fn number<K: Ord>(&mut self, map: &mut BTreeMap<K, u32>, key: K) -> Result<(), NoNumber> {
+        let Entry::Vacant(place) = map.entry(key) else { return Ok(()) };
+        while self.used.contains(&self.next) {
+            self.next += 1;
+        }
+        if self.next >= self.capacity {
+            return Err(NoNumber { what: self.what, capacity: self.capacity });
+        }
+        place.insert(self.next);
+        self.next += 1;
+        Ok(())
+    }
+}

@@ -1,0 +1,195 @@
+//! All tables of a director together, and their sizes.
+
+use crate::region::Region;
+use marca_config::model::{Limits, Scheduler};
+use marca_config::plan::Plan;
+use marca_engine::layout::{
+    AddressCell, Cell, Condition, Control, Destination, LAYOUT_VERSION, Load, PortCell, RangeCell, Real, Server,
+    ServiceCell, Vip, Wanted, Word64, limits,
+};
+use marca_engine::schedule::{maglev, source_hash};
+use serde::{Deserialize, Serialize};
+
+/// Lengths of the tables. Fixed when the maps are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capacity {
+    /// Cells in one half of the address table; a power of two, as the next.
+    pub addresses: u32,
+    /// Cells in one half of the port table.
+    pub ports: u32,
+    /// Elements in one half of the destination, range, condition and VIP tables.
+    pub half: u32,
+    /// Numbers of services; the last is `services - 1`.
+    pub services: u32,
+    pub slots: u32,
+    pub servers: u32,
+    pub reals: u32,
+    /// Cells; a power of two, as the next two.
+    pub flows: u32,
+    pub half_open: u32,
+    pub templates: u32,
+}
+
+impl Capacity {
+    /// For this plan, with room to grow to about twice its size before the maps must be made anew.
+    pub fn for_plan(plan: &Plan, limits: &Limits) -> Self {
+        let reals: usize = plan.services.iter().map(|s| s.reals.len()).sum();
+        let slots: usize = plan.services.iter().map(slots_wanted).sum();
+        let hosts = plan.destinations.len() + reals;
+        let exact: usize = plan.destinations.iter().map(|d| d.ports.len()).sum::<usize>() + plan.replies.len();
+        let candidates: usize = plan.destinations.iter().flat_map(|d| &d.ports).map(|p| p.candidates.len()).sum();
+        let room = |count: usize, least: u32| (count as u32).saturating_mul(2).max(least).next_power_of_two();
+        Self {
+            // A quarter full at the most, so that a miss is usually seen at the first cell.
+            addresses: room(hosts * 2, 256),
+            ports: room(exact * 2, 1024),
+            half: room(candidates + plan.destinations.len(), 1024),
+            services: room(plan.services.len(), 256),
+            // A changed service is written beside its old self.
+            slots: room(slots, 1 << 16),
+            servers: room(reals * 2, 4096),
+            reals: room(reals, 1024),
+            flows: limits.flows.next_power_of_two(),
+            half_open: limits.half_open.next_power_of_two(),
+            templates: limits.templates.next_power_of_two(),
+        }
+    }
+
+    /// Whether tables of this size serve a plan that asks for `other`, halved where there was room to grow.
+    pub fn holds(&self, plan: &Plan) -> bool {
+        let need = Self::for_plan(plan, &Limits { flows: 1, half_open: 1, templates: 1 });
+        let fits = |have: u32, wanted: u32| have >= wanted / 2;
+        fits(self.addresses, need.addresses)
+            && fits(self.ports, need.ports)
+            && fits(self.half, need.half)
+            && fits(self.services, need.services)
+            && fits(self.slots, need.slots)
+            && fits(self.servers, need.servers)
+            && fits(self.reals, need.reals)
+    }
+
+    /// Lengths by the names of the BPF maps.
+    pub fn maps(&self) -> [(&'static str, u32); 18] {
+        [
+            ("CONTROL", 1),
+            ("ADDRESSES", self.addresses * 2),
+            ("PORTS", self.ports * 2),
+            ("RANGES", self.half * 2),
+            ("CONDITIONS", self.half * 2),
+            ("DESTINATIONS", self.half * 2),
+            ("VIPS", self.half * 2),
+            ("SERVICES", self.services),
+            ("CURSORS", self.services),
+            ("SLOTS", self.slots),
+            ("SERVERS", self.servers),
+            ("REALS", self.reals),
+            ("LOADS", self.reals),
+            ("TRAFFIC", self.reals),
+            ("FLOWS", self.flows),
+            ("HALF_OPEN", self.half_open),
+            ("TEMPLATES", self.templates),
+            ("PREFIXES", self.half * 2),
+        ]
+    }
+}
+
+fn slots_wanted(service: &marca_config::plan::ServicePlan) -> usize {
+    match service.scheduler {
+        Scheduler::Maglev => maglev::table_size(service.reals.len()) as usize,
+        Scheduler::Sh => {
+            let weights: Vec<u32> = service.reals.iter().map(|r| u32::from(r.weight)).collect();
+            1 << source_hash::table_bits(&weights)
+        }
+        _ => 0,
+    }
+}
+
+/// A prefix of mark rules, as the prefix table holds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prefix {
+    pub half: u32,
+    pub net: ipnet::IpNet,
+    pub destination: u32,
+}
+
+/// All tables.
+pub struct Memory {
+    pub capacity: Capacity,
+    pub control: Region<Control>,
+    pub addresses: Region<AddressCell>,
+    pub ports: Region<PortCell>,
+    pub ranges: Region<RangeCell>,
+    pub conditions: Region<Condition>,
+    pub destinations: Region<Destination>,
+    pub vips: Region<Vip>,
+    pub services: Region<ServiceCell>,
+    pub cursors: Region<Word64>,
+    pub slots: Region<Word64>,
+    pub servers: Region<Server>,
+    pub reals: Region<Real>,
+    pub loads: Region<Load>,
+    pub flows: Region<Cell>,
+    pub half_open: Region<Cell>,
+    pub templates: Region<Cell>,
+    pub watch: Region<Word64>,
+    pub wanted: Region<Wanted>,
+    /// A copy of the prefix table, which is the one that cannot be mapped.
+    pub prefixes: Vec<Prefix>,
+}
+
+/// Words in the two watch filters.
+pub const WATCH_WORDS: u32 = limits::WATCH_BITS / 64 * 2;
+
+impl Memory {
+    /// Empty tables on the heap; `seed` for their hashes.
+    pub fn on_heap(capacity: Capacity, seed: u64) -> Self {
+        let memory = Self {
+            capacity,
+            control: Region::on_heap(1),
+            addresses: Region::on_heap(capacity.addresses * 2),
+            ports: Region::on_heap(capacity.ports * 2),
+            ranges: Region::on_heap(capacity.half * 2),
+            conditions: Region::on_heap(capacity.half * 2),
+            destinations: Region::on_heap(capacity.half * 2),
+            vips: Region::on_heap(capacity.half * 2),
+            services: Region::on_heap(capacity.services),
+            cursors: Region::on_heap(capacity.services),
+            slots: Region::on_heap(capacity.slots),
+            servers: Region::on_heap(capacity.servers),
+            reals: Region::on_heap(capacity.reals),
+            loads: Region::on_heap(capacity.reals),
+            flows: Region::on_heap(capacity.flows),
+            half_open: Region::on_heap(capacity.half_open),
+            templates: Region::on_heap(capacity.templates),
+            watch: Region::on_heap(WATCH_WORDS),
+            wanted: Region::on_heap(limits::WANTED),
+            prefixes: Vec::new(),
+        };
+        memory.initialise(seed);
+        memory
+    }
+
+    /// Writes the sizes into empty tables.
+    pub fn initialise(&self, seed: u64) {
+        let buckets = |cells: u32| cells / limits::WAYS - 1;
+        self.control.set(
+            0,
+            &Control {
+                seed,
+                version: LAYOUT_VERSION,
+                address_mask: self.capacity.addresses - 1,
+                port_mask: self.capacity.ports - 1,
+                half_len: self.capacity.half,
+                flow_mask: buckets(self.capacity.flows),
+                half_open_mask: buckets(self.capacity.half_open),
+                template_mask: buckets(self.capacity.templates),
+                ..Control::default()
+            },
+        );
+    }
+
+    /// The control record, which always is there.
+    pub fn control(&self) -> Control {
+        self.control.get(0).unwrap_or_default()
+    }
+}

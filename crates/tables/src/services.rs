@@ -1,0 +1,384 @@
+//! Writes services: their real servers, their slots, their settings; each switched by one store.
+
+use crate::classifier::{address, family_number};
+use crate::ids::Ids;
+use crate::memory::Memory;
+use marca_config::model::{Forward, Scheduler as Name, Udp};
+use marca_config::plan::{Family, Plan, RealPlan, ServicePlan};
+use marca_engine::forward::Method;
+use marca_engine::hash;
+use marca_engine::layout::{
+    Address, NO_REAL, Real, Server, Service, ServiceCell, real_flags, service_flags, slot_bits,
+};
+use marca_engine::schedule::{Scheduler, maglev, source_hash};
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// Seconds to ticks and back; a kernel's `CONFIG_HZ` decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Clock {
+    /// Jiffies a second.
+    pub hz: u32,
+}
+
+impl Clock {
+    /// At least one tick.
+    pub fn ticks(self, duration: Duration) -> u32 {
+        let jiffies = duration.as_millis() * u128::from(self.hz) / 1000;
+        u32::try_from(jiffies >> marca_engine::layout::TICK_SHIFT).unwrap_or(u32::MAX / 4).max(1)
+    }
+
+    pub fn duration(self, ticks: u32) -> Duration {
+        let jiffies = u64::from(ticks) << marca_engine::layout::TICK_SHIFT;
+        Duration::from_millis(jiffies * 1000 / u64::from(self.hz.max(1)))
+    }
+}
+
+/// There is no room for a service's new self beside its old one.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no room for service `{service}`: its {count} {what} do not fit beside what is in force")]
+pub struct NoRoom {
+    service: String,
+    what: &'static str,
+    count: u32,
+}
+
+/// Writes every service of the plan that differs from what is in force, one after the other.
+///
+/// # Errors
+/// The services before the one that does not fit have been switched; it and those behind it are as they were.
+pub fn write(memory: &Memory, plan: &Plan, ids: &Ids, clock: Clock) -> Result<(), NoRoom> {
+    let mut writer = Writer { memory, ids, clock, slots: Spans::default(), servers: Spans::default() };
+    for (_, service) in writer.in_force() {
+        writer.slots.take(service.slots, service.slots_len);
+        writer.servers.take(service.servers, service.servers_len);
+    }
+    for index in ids.leaving_reals() {
+        let Some(mut real) = memory.reals.get(index) else { continue };
+        real.flags = (real.flags | real_flags::LEAVING) & !real_flags::UP;
+        memory.reals.set(index, &real);
+    }
+    for (number, service) in plan.services.iter().enumerate() {
+        writer.service(service, number as u32)?;
+    }
+    for index in ids.leaving_services() {
+        writer.empty(index);
+    }
+    Ok(())
+}
+
+/// The next hop to a real server, as the daemon found it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hop {
+    pub interface: u32,
+    pub source_mac: [u8; 6],
+    /// None: not known yet.
+    pub destination_mac: Option<[u8; 6]>,
+    /// The outer source of tunnels.
+    pub source: Option<IpAddr>,
+    pub mtu: u16,
+}
+
+/// Tells packets the way to a real server.
+pub fn set_hop(memory: &Memory, real: u32, hop: &Hop) {
+    let Some(mut record) = memory.reals.get(real) else { return };
+    record.interface = hop.interface;
+    record.source_mac = hop.source_mac;
+    record.mtu = hop.mtu;
+    if let Some(source) = hop.source {
+        record.source = address(source).1;
+    }
+    match hop.destination_mac {
+        Some(mac) => {
+            record.destination_mac = mac;
+            record.flags |= real_flags::RESOLVED;
+        }
+        None => record.flags &= !real_flags::RESOLVED,
+    }
+    memory.reals.set(real, &record);
+}
+
+struct Writer<'a> {
+    memory: &'a Memory,
+    ids: &'a Ids,
+    clock: Clock,
+    slots: Spans,
+    servers: Spans,
+}
+
+impl Writer<'_> {
+    /// Numbers and current versions of services that have anything.
+    fn in_force(&self) -> Vec<(u32, Service)> {
+        (0..self.memory.services.len())
+            .filter_map(|i| self.memory.services.get(i).map(|c| (i, c.versions[(c.current & 1) as usize])))
+            .filter(|(_, service)| service.servers_len != 0 || service.slots_len != 0)
+            .collect()
+    }
+
+    fn service(&mut self, plan: &ServicePlan, config: u32) -> Result<(), NoRoom> {
+        let Some(number) = self.ids.service(&plan.name, plan.family) else { return Ok(()) };
+        let Some(cell) = self.memory.services.get(number) else { return Ok(()) };
+        let old = cell.versions[(cell.current & 1) as usize];
+        let reals: Vec<u32> = plan
+            .reals
+            .iter()
+            .filter_map(|real| self.ids.real(&plan.name, plan.family, real.address))
+            .collect();
+        for (plan, &index) in plan.reals.iter().zip(&reals) {
+            self.real(plan, index, number);
+        }
+        let servers: Vec<Server> = plan
+            .reals
+            .iter()
+            .zip(&reals)
+            .map(|(plan, &real)| Server { real, weight: u32::from(plan.weight) })
+            .collect();
+        let mut new = self.settings(plan, config);
+        new.servers_len = servers.len() as u32;
+        let table = table(plan, &reals, &old);
+        new.slots_len = table.len() as u32;
+        if new.scheduler == Scheduler::Sh as u8 {
+            new.sh_bits = table.len().trailing_zeros() as u8;
+        }
+        let same_servers = old.servers_len == new.servers_len
+            && servers.iter().enumerate().all(|(i, s)| self.memory.servers.get(old.servers + i as u32) == Some(*s));
+        let same_slots = old.slots_len == new.slots_len
+            && table.iter().enumerate().all(|(i, &real)| self.slot(old.slots + i as u32) == Some(real));
+        if same_servers {
+            new.servers = old.servers;
+        } else {
+            new.servers = self.room(plan, "real servers", new.servers_len)?;
+            servers.iter().enumerate().for_each(|(i, s)| _ = self.memory.servers.set(new.servers + i as u32, s));
+        }
+        if same_slots {
+            new.slots = old.slots;
+        } else {
+            new.slots = self.room(plan, "slots", new.slots_len)?;
+            self.write_slots(&table, &old, new.slots);
+        }
+        if new == old {
+            return Ok(());
+        }
+        self.switch(number, cell, new);
+        if !same_servers {
+            self.servers.free(old.servers, old.servers_len);
+        }
+        if !same_slots {
+            self.slots.free(old.slots, old.slots_len);
+        }
+        Ok(())
+    }
+
+    /// The other version, then the one store that puts it in force.
+    fn switch(&self, number: u32, mut cell: ServiceCell, new: Service) {
+        let next = (cell.current & 1) ^ 1;
+        cell.versions[next as usize] = new;
+        self.memory.services.set(number, &cell);
+        cell.current = next;
+        self.memory.services.set(number, &cell);
+    }
+
+    /// A service that is gone takes nobody; its connections are known by their records.
+    fn empty(&self, number: u32) {
+        let Some(cell) = self.memory.services.get(number) else { return };
+        let old = cell.versions[(cell.current & 1) as usize];
+        let new = Service { servers_len: 0, slots_len: 0, persist: 0, flags: 0, ..old };
+        if new != old {
+            self.switch(number, cell, new);
+        }
+    }
+
+    fn settings(&self, plan: &ServicePlan, config: u32) -> Service {
+        let ticks = |duration| self.clock.ticks(duration);
+        let weights = || plan.reals.iter().map(|r| u32::from(r.weight));
+        let table = matches!(plan.scheduler, Name::Sh | Name::Maglev);
+        let mut flags = 0;
+        if table {
+            flags |= service_flags::TABLE;
+        }
+        if plan.udp == Udp::Stateless {
+            flags |= service_flags::UDP_STATELESS;
+        }
+        Service {
+            mask: mask(plan),
+            persist: plan.persistence.map_or(0, |p| ticks(p.timeout)),
+            half_open: ticks(plan.timeouts.half_open),
+            established: ticks(plan.timeouts.established),
+            closing: ticks(plan.timeouts.closing),
+            udp: ticks(plan.timeouts.udp),
+            max_weight: weights().max().unwrap_or(0),
+            gcd_weight: weights().fold(0, maglev::gcd),
+            scheduler: scheduler(plan.scheduler) as u8,
+            flags,
+            config,
+            ..Service::default()
+        }
+    }
+
+    fn real(&self, plan: &RealPlan, index: u32, service: u32) {
+        let old = self.memory.reals.get(index).unwrap_or_default();
+        let (family, address) = plan.address.map_or((0, Address::default()), address);
+        let method = method(plan.forward) as u8;
+        // The way to it is kept while it is the same host reached by the same method.
+        let same = old.address == address && old.family == family && old.service == service;
+        let kept = if same { old } else { Real::default() };
+        let flags = (kept.flags & real_flags::RESOLVED) | real_flags::UP;
+        let real = Real { address, family, service, method, flags, ..kept };
+        self.memory.reals.set(index, &real);
+    }
+
+    fn slot(&self, index: u32) -> Option<u32> {
+        self.memory.slots.at(index).map(|slot| slot.get() as u32)
+    }
+
+    /// Slots whose real server changes ask records from now on; what asked them before goes on asking.
+    fn write_slots(&self, table: &[u32], old: &Service, start: u32) {
+        for (i, &real) in table.iter().enumerate() {
+            let mut bits = 0;
+            if old.slots_len as usize == table.len() {
+                let before = self.memory.slots.at(old.slots + i as u32).map_or(0, |slot| slot.get());
+                bits = before & slot_bits::RECORD;
+                if before as u32 != real {
+                    bits |= slot_bits::CONSULT | slot_bits::FRESH;
+                }
+            } else if old.servers_len != 0 {
+                // Another size sends clients to other slots, and another scheduler kept its records elsewhere.
+                bits = slot_bits::CONSULT | slot_bits::FRESH;
+            }
+            if let Some(slot) = self.memory.slots.at(start + i as u32) {
+                slot.set(u64::from(real) | bits);
+            }
+        }
+    }
+
+    fn room(&mut self, plan: &ServicePlan, what: &'static str, count: u32) -> Result<u32, NoRoom> {
+        let (spans, len) = match what {
+            "slots" => (&mut self.slots, self.memory.slots.len()),
+            _ => (&mut self.servers, self.memory.servers.len()),
+        };
+        spans.find(count, len).ok_or_else(|| NoRoom { service: plan.name.clone(), what, count })
+    }
+}
+
+/// Which real server each slot has; empty for services without a table.
+fn table(plan: &ServicePlan, reals: &[u32], old: &Service) -> Vec<u32> {
+    let weights: Vec<u32> = plan.reals.iter().map(|r| u32::from(r.weight)).collect();
+    let mut table;
+    let filled = match plan.scheduler {
+        Name::Maglev => {
+            let size = maglev::table_size(reals.len());
+            // A table that is large enough stays as large as it is: another size would move every client's slot.
+            let kept = old.scheduler == Scheduler::Maglev as u8 && old.slots_len >= size && old.slots_len <= size * 8;
+            let size = if kept { old.slots_len } else { size };
+            table = vec![0; size as usize];
+            let members: Vec<maglev::Member> = plan.reals.iter().zip(&weights).map(|(r, &w)| member(r, w)).collect();
+            maglev::fill(&members, &mut table, &mut vec![maglev::Place::default(); members.len()])
+        }
+        Name::Sh => {
+            table = vec![0; 1 << source_hash::table_bits(&weights)];
+            source_hash::fill(&weights, &mut table)
+        }
+        _ => return Vec::new(),
+    };
+    table.iter().map(|&server| if filled { reals[server as usize] } else { NO_REAL }).collect()
+}
+
+/// The hashes are of what names a real server for all directors alike, and unseeded, so that two directors make the
+/// same table.
+fn member(real: &RealPlan, weight: u32) -> maglev::Member {
+    let (family, address) = real.address.map_or((0, Address::default()), address);
+    let hash = hash::address(0, &address, u64::from(family));
+    maglev::Member { offset: hash as u32, skip: (hash >> 32) as u32, weight }
+}
+
+fn mask(plan: &ServicePlan) -> Address {
+    match (plan.family, plan.persistence) {
+        (Family::V4, Some(p)) => Address::v4(p.netmask.octets()),
+        (Family::V6, Some(p)) => {
+            let bits = u128::MAX.checked_shl(128 - u32::from(p.prefix_len_v6)).unwrap_or(0);
+            Address::v6(bits.to_be_bytes())
+        }
+        (Family::V4, None) => Address::v4([0xff; 4]),
+        (Family::V6, None) => Address::v6([0xff; 16]),
+    }
+}
+
+fn scheduler(name: Name) -> Scheduler {
+    match name {
+        Name::Rr => Scheduler::Rr,
+        Name::Wrr => Scheduler::Wrr,
+        Name::Lc => Scheduler::Lc,
+        Name::Wlc => Scheduler::Wlc,
+        Name::Sh => Scheduler::Sh,
+        Name::Maglev => Scheduler::Maglev,
+    }
+}
+
+/// The engine's number of a forwarding method.
+pub fn method(forward: Forward) -> Method {
+    match forward {
+        Forward::Nat => Method::Nat,
+        Forward::Dr => Method::DirectRouting,
+        Forward::Tunnel => Method::Tunnel,
+        Forward::Local => Method::Local,
+    }
+}
+
+/// Whether the family that packets have is the one of this number.
+pub fn is_family(family: Family, number: u8) -> bool {
+    family_number(family) == number
+}
+
+/// Pieces of a table that are in use, and the first gap that is large enough.
+#[derive(Default)]
+struct Spans {
+    used: std::collections::BTreeMap<u32, u32>,
+    /// Nothing smaller than this is free below.
+    hint: u32,
+}
+
+impl Spans {
+    fn take(&mut self, start: u32, len: u32) {
+        if len != 0 {
+            self.used.insert(start, len);
+        }
+    }
+
+    fn free(&mut self, start: u32, len: u32) {
+        if len != 0 && self.used.get(&start) == Some(&len) {
+            self.used.remove(&start);
+            self.hint = self.hint.min(start);
+        }
+    }
+
+    fn find(&mut self, len: u32, capacity: u32) -> Option<u32> {
+        if len == 0 {
+            return Some(0);
+        }
+        let start = match self.gap(self.hint, len, capacity) {
+            Some(start) => start,
+            None => self.gap(0, len, capacity)?,
+        };
+        self.used.insert(start, len);
+        self.hint = start + len;
+        Some(start)
+    }
+
+    fn gap(&self, from: u32, len: u32, capacity: u32) -> Option<u32> {
+        let before = self.used.range(..from).next_back().map_or(0, |(s, l)| s + l);
+        let mut start = from.max(before);
+        for (&at, &used) in self.used.range(start..) {
+            if at - start >= len {
+                return Some(start);
+            }
+            start = at + used;
+        }
+        (capacity.checked_sub(start)? >= len).then_some(start)
+    }
+}
+
+/// The plan's service for a number, for whoever names things to people.
+pub fn plan_of<'a>(memory: &Memory, plan: &'a Plan, service: u32) -> Option<&'a ServicePlan> {
+    let cell = memory.services.get(service)?;
+    plan.services.get(cell.versions[(cell.current & 1) as usize].config as usize)
+}
