@@ -1,1 +1,21 @@
+//! The director as a daemon: one task owns the state, everything else is an event to it.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`place`] | where a director keeps its files and pins; what it must remember to be taken away again |
+//! | [`director`] | from a configuration to a running data plane, and what has to be kept up while it runs |
+//! | [`hops`] | the way to each real server: interface, MAC addresses, tunnel source |
+//! | [`vips`] | VIPs on the outside interfaces, and their announcements |
+//! | [`forwarding`] | the sysctls that routing replies needs |
+//! | [`run`] | the event loop |
+//! | [`status`] | what a director counts, for people and programs |
+//! | [`linux`] | the kernel's interfaces |
+
+pub mod director;
+pub mod forwarding;
+pub mod hops;
 pub mod linux;
+pub mod place;
+pub mod run;
+pub mod status;
+pub mod vips;

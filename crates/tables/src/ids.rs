@@ -46,11 +46,12 @@ pub fn real_key(service: &str, family: Family, address: Option<IpAddr>) -> Strin
 }
 
 impl Ids {
-    /// Gives numbers to everything in the plan; what is no longer in it is leaving. Nothing changes on error.
+    /// Gives numbers to everything in the plan, and answers those that real servers newly have; what is no longer in the
+    /// plan is leaving. Nothing changes on error.
     ///
     /// # Errors
     /// When numbers run out.
-    pub fn assign(&mut self, plan: &Plan, services: u32, reals: u32) -> Result<(), NoNumber> {
+    pub fn assign(&mut self, plan: &Plan, services: u32, reals: u32) -> Result<Vec<u32>, NoNumber> {
         let mut next = self.clone();
         let mut wanted = BTreeSet::new();
         for service in &plan.services {
@@ -59,7 +60,8 @@ impl Ids {
                 wanted.insert(real_key(&service.name, service.family, real.address));
             }
         }
-        next.leaving = next.services.keys().chain(next.reals.keys()).filter(|k| !wanted.contains(*k)).cloned().collect();
+        next.leaving =
+            next.services.keys().chain(next.reals.keys()).filter(|k| !wanted.contains(*k)).cloned().collect();
         let mut free_services = Free::of(next.services.values(), services, "services");
         let mut free_reals = Free::of(next.reals.values(), reals, "real servers");
         let mut free_nodes = Free::of(next.nodes.values(), u32::MAX, "hosts");
@@ -72,8 +74,9 @@ impl Ids {
                 }
             }
         }
+        let new = next.reals.iter().filter(|(key, _)| !self.reals.contains_key(*key)).map(|(_, &n)| n).collect();
         *self = next;
-        Ok(())
+        Ok(new)
     }
 
     pub fn service(&self, name: &str, family: Family) -> Option<u32> {

@@ -11,9 +11,11 @@
 //! | [`sysctl`] | `/proc/sys/net` |
 //! | [`bpffs`] | the BPF file system |
 //! | [`data_plane`] | BPF programs and maps: loading, attaching, pinning, adopting |
+//! | [`decap`] | the decapsulator on a real server |
 pub mod announce;
 pub mod bpffs;
 pub mod data_plane;
+pub mod decap;
 pub mod network;
 pub mod offload;
 pub mod sysctl;

@@ -1,0 +1,5 @@
+#[derive(clap::Args)]
+pub struct Options {}
+pub fn explain(_: &Options) -> anyhow::Result<()> {
+    Ok(())
+}

@@ -1,0 +1,55 @@
+//! `marca run`.
+
+use crate::{PlaceOptions, Refused, check};
+use anyhow::{Context, Result};
+use marca_daemon::director::{DirectorError, Started};
+use std::path::PathBuf;
+
+#[derive(clap::Args)]
+pub struct Options {
+    /// The configuration
+    #[arg(long, short, value_name = "FILE", default_value = "/etc/marca/marca.toml")]
+    config: PathBuf,
+    #[command(flatten)]
+    place: PlaceOptions,
+}
+
+/// Runs until SIGTERM or SIGINT.
+pub fn run(options: &Options) -> Result<()> {
+    let place = options.place.place();
+    let _lock = match place.lock()? {
+        Ok(lock) => lock,
+        Err(pid) => {
+            return Err(Refused(format!(
+                "marca: a daemon runs here already, process {pid}: `marca stop` ends it, another --run-dir and \
+                 --pin-dir go beside it"
+            ))
+            .into());
+        }
+    };
+    let (text, _, plan) = check::load(&options.config)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
+    let file = options.config.display().to_string();
+    let ran = runtime.block_on(marca_daemon::run::run(place, &file, &text, |started| {
+        ready(started, plan.services.len());
+    }));
+    match ran {
+        Ok(()) => {
+            println!("the daemon ends; packets are forwarded as before (`marca stop --detach` takes everything away)");
+            Ok(())
+        }
+        Err(error @ DirectorError::Config(_)) => Err(Refused(error.to_string()).into()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn ready(started: &Started, services: usize) {
+    for finding in &started.findings {
+        eprintln!("marca: {finding}");
+    }
+    for (interface, mode) in &started.attached {
+        println!("{interface}: XDP attached, {}", mode.name());
+    }
+    let how = if started.adopted { "adopted the running data plane" } else { "data plane loaded" };
+    println!("ready: {how}, {services} services");
+}

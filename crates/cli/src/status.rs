@@ -1,0 +1,115 @@
+//! `marca status`.
+
+use crate::PlaceOptions;
+use anyhow::Result;
+use comfy_table::{CellAlignment, Table, presets};
+use marca_daemon::status::{Running, ServiceStatus, Status, TrafficStatus};
+use std::io::Write;
+
+#[derive(clap::Args)]
+pub struct Options {
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    place: PlaceOptions,
+}
+
+pub fn status(options: &Options) -> Result<()> {
+    let status = Running::open(&options.place.place())?.status();
+    let text = if options.json { serde_json::to_string_pretty(&status)? } else { render(&status) };
+    match writeln!(std::io::stdout(), "{text}") {
+        // A reader that has seen enough is not a fault.
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+fn render(status: &Status) -> String {
+    let mut lines = Vec::new();
+    let interfaces: Vec<String> = status.interfaces.iter().map(|i| format!("{} ({})", i.name, i.xdp)).collect();
+    lines.push(match status.daemon {
+        Some(pid) => format!("director: daemon {pid}, XDP on {}", interfaces.join(", ")),
+        None => format!("director: NO DAEMON, packets are forwarded; XDP on {}", interfaces.join(", ")),
+    });
+    for service in &status.services {
+        lines.push(String::new());
+        lines.extend(head(service));
+        lines.push(servers(service).trim_fmt());
+    }
+    lines.push(String::new());
+    let tables: Vec<String> =
+        status.tables.iter().map(|(name, table)| format!("{name} {} of {}", table.used, table.size)).collect();
+    lines.push(format!("records: {}", tables.join(", ")));
+    let reasons: Vec<String> =
+        status.reasons.iter().filter(|(_, n)| **n > 0).map(|(reason, n)| format!("{reason} {n}")).collect();
+    lines.push(format!("packets: {}", if reasons.is_empty() { "none yet".into() } else { reasons.join(", ") }));
+    lines.join("\n")
+}
+
+fn head(service: &ServiceStatus) -> Vec<String> {
+    let vips: Vec<String> = service.vips.iter().map(ToString::to_string).collect();
+    let mut settings = format!("{} {}", service.scheduler, service.forward);
+    if let Some(seconds) = service.persist_seconds {
+        settings.push_str(&format!(" persist {seconds}s"));
+    }
+    vec![format!("{}: {} on {}", service.name, service.ports.join(" "), vips.join(" ")), format!("  {settings}")]
+}
+
+fn servers(service: &ServiceStatus) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header([
+        "",
+        "server",
+        "address",
+        "method",
+        "weight",
+        "active",
+        "inactive",
+        "conns",
+        "in pkts",
+        "out pkts",
+        "in bytes",
+        "out bytes",
+    ]);
+    for server in &service.servers {
+        let addresses: Vec<String> = server.addresses.iter().map(ToString::to_string).collect();
+        let mut row = vec![
+            "->".to_owned(),
+            server.name.clone(),
+            addresses.join(" "),
+            server.forward.to_owned(),
+            server.weight.to_string(),
+            server.active.to_string(),
+            server.inactive.to_string(),
+        ];
+        row.extend(traffic(&server.traffic));
+        table.add_row(row);
+    }
+    let mut total = vec!["".to_owned(), "all".into(), "".into(), "".into(), "".into()];
+    total.push(service.servers.iter().map(|s| s.active).sum::<u64>().to_string());
+    total.push(service.servers.iter().map(|s| s.inactive).sum::<u64>().to_string());
+    total.extend(traffic(&service.traffic));
+    table.add_row(total);
+    for column in 4..12 {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table
+}
+
+fn traffic(t: &TrafficStatus) -> [String; 5] {
+    [t.connections, t.in_packets, t.out_packets, t.in_bytes, t.out_bytes].map(human)
+}
+
+/// As ipvsadm prints counters: whole up to a hundred thousand, then in thousands, millions and so on.
+fn human(n: u64) -> String {
+    match n {
+        0..=99_999 => n.to_string(),
+        100_000..=99_999_999 => format!("{}K", n / 1000),
+        100_000_000..=99_999_999_999 => format!("{}M", n / 1_000_000),
+        _ => format!("{}G", n / 1_000_000_000),
+    }
+}

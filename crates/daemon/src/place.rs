@@ -1,0 +1,193 @@
+//! Where a director keeps its files and pins, and what it must remember to be taken away again.
+
+use crate::linux::data_plane::Mode;
+use ipnet::IpNet;
+use marca_tables::ids::Ids;
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+/// A director's folders. Two directors on one host (in two network namespaces) have two places.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Files of this boot: state, the running configuration, the lock.
+    pub run_dir: PathBuf,
+    /// Below the BPF file system: programs and maps.
+    pub pin_dir: PathBuf,
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Self { run_dir: "/run/marca".into(), pin_dir: "/sys/fs/bpf/marca".into() }
+    }
+}
+
+/// A file of the place that cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+#[error("{doing} {}: {cause}", path.display())]
+pub struct PlaceError {
+    doing: &'static str,
+    path: PathBuf,
+    cause: io::Error,
+}
+
+impl PlaceError {
+    fn new(doing: &'static str, path: &Path, cause: io::Error) -> Self {
+        Self { doing, path: path.to_owned(), cause }
+    }
+}
+
+/// What a director has put on its host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// Numbers of services and real servers in the tables.
+    pub ids: Ids,
+    /// Interfaces with the entry program, and how it is attached.
+    pub attached: Vec<Attached>,
+    /// Addresses that were not there before.
+    pub vips: Vec<PlacedVip>,
+    /// Sysctls that had another value before.
+    pub sysctls: Vec<ChangedSysctl>,
+    /// The kernel's `CONFIG_HZ`.
+    pub hz: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attached {
+    pub interface: String,
+    pub native: bool,
+}
+
+impl Attached {
+    pub fn new(interface: String, mode: Mode) -> Self {
+        Self { interface, native: mode == Mode::Native }
+    }
+
+    pub fn mode(&self) -> Mode {
+        if self.native { Mode::Native } else { Mode::Generic }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlacedVip {
+    pub interface: String,
+    pub address: IpNet,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangedSysctl {
+    pub name: String,
+    pub before: String,
+}
+
+/// Held while a daemon runs.
+pub struct Lock(#[expect(dead_code, reason = "the kernel lets go of the lock when the file closes")] Flock<File>);
+
+impl Place {
+    fn state_file(&self) -> PathBuf {
+        self.run_dir.join("state.json")
+    }
+
+    fn running_file(&self) -> PathBuf {
+        self.run_dir.join("running.toml")
+    }
+
+    fn lock_file(&self) -> PathBuf {
+        self.run_dir.join("lock")
+    }
+
+    /// Takes the lock for this process; `Err` with the id of the daemon that has it.
+    pub fn lock(&self) -> Result<Result<Lock, u32>, PlaceError> {
+        fs::create_dir_all(&self.run_dir).map_err(|e| PlaceError::new("create", &self.run_dir, e))?;
+        let path = self.lock_file();
+        let failed = |cause| PlaceError::new("lock", &path, cause);
+        let mut file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(&path)
+            .map_err(|e| PlaceError::new("open", &path, e))?;
+        let mut text = String::new();
+        file.read_to_string(&mut text).map_err(failed)?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(mut lock) => {
+                lock.set_len(0).map_err(failed)?;
+                lock.rewind().map_err(failed)?;
+                write!(lock, "{}", std::process::id()).map_err(failed)?;
+                Ok(Ok(Lock(lock)))
+            }
+            Err((_, nix::Error::EWOULDBLOCK)) => Ok(Err(text.trim().parse().unwrap_or(0))),
+            Err((_, cause)) => Err(failed(cause.into())),
+        }
+    }
+
+    /// The process id of the daemon that runs here.
+    pub fn running_daemon(&self) -> Result<Option<u32>, PlaceError> {
+        if !self.lock_file().exists() {
+            return Ok(None);
+        }
+        Ok(self.lock()?.err())
+    }
+
+    /// What a director here has put on its host; nothing if there was none.
+    pub fn state(&self) -> Result<State, PlaceError> {
+        let path = self.state_file();
+        match fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map_err(|e| PlaceError::new("understand", &path, io::Error::other(e.to_string()))),
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(State::default()),
+            Err(cause) => Err(PlaceError::new("read", &path, cause)),
+        }
+    }
+
+    pub fn save_state(&self, state: &State) -> Result<(), PlaceError> {
+        let path = self.state_file();
+        let text = serde_json::to_vec_pretty(state)
+            .map_err(|e| PlaceError::new("write", &path, io::Error::other(e.to_string())))?;
+        replace(&path, &text)
+    }
+
+    /// The configuration in force, if a director was started here.
+    pub fn running(&self) -> Result<Option<String>, PlaceError> {
+        let path = self.running_file();
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(Some(text)),
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(cause) => Err(PlaceError::new("read", &path, cause)),
+        }
+    }
+
+    pub fn save_running(&self, text: &str) -> Result<(), PlaceError> {
+        replace(&self.running_file(), text.as_bytes())
+    }
+
+    /// Forgets everything, once nothing of it is left on the host.
+    pub fn clear(&self) -> Result<(), PlaceError> {
+        for path in [self.state_file(), self.running_file(), self.lock_file()] {
+            match fs::remove_file(&path) {
+                Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
+                    return Err(PlaceError::new("remove", &path, cause));
+                }
+                _ => {}
+            }
+        }
+        // Somebody else's files may be in it; they stay.
+        let _ = fs::remove_dir(&self.run_dir);
+        Ok(())
+    }
+}
+
+/// All or nothing: a reader sees the old file or the new one, and so does a daemon that was killed in between.
+fn replace(path: &Path, text: &[u8]) -> Result<(), PlaceError> {
+    let new = path.with_extension("new");
+    let write = || {
+        let mut file = File::create(&new)?;
+        file.write_all(text)?;
+        file.sync_all()?;
+        fs::rename(&new, path)
+    };
+    write().map_err(|cause| PlaceError::new("write", path, cause))
+}

@@ -1,0 +1,227 @@
+//! What a director counts, as a value: read from its maps and files, whether its daemon runs or not.
+
+use crate::linux::data_plane::{DataPlaneError, Maps};
+use crate::place::{Place, PlaceError, State};
+use marca_config::model::{Config, Selector, Service};
+use marca_config::plan::{Family, Plan, RealPlan};
+use marca_engine::layout::Traffic;
+use marca_tables::ids::Ids;
+use marca_tables::memory::Memory;
+use marca_tables::services::Clock;
+use marca_tables::sweep::count_valid;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+/// A director that runs, or whose data plane does, opened for reading.
+pub struct Running {
+    pub maps: Maps,
+    pub config: Config,
+    pub plan: Plan,
+    pub state: State,
+    /// Whether a daemon looks after it.
+    pub daemon: Option<u32>,
+}
+
+/// Why it cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error(transparent)]
+    DataPlane(#[from] DataPlaneError),
+    #[error(transparent)]
+    Place(#[from] PlaceError),
+    #[error("the data plane runs, but {0} is gone: what it runs is not known; `marca run` writes it anew")]
+    NoConfig(String),
+    #[error("{0}")]
+    Config(String),
+}
+
+impl Running {
+    /// Opens the director that has this place.
+    pub fn open(place: &Place) -> Result<Self, ReadError> {
+        let maps = Maps::open(&place.pin_dir)?;
+        let Some(text) = place.running()? else {
+            return Err(ReadError::NoConfig(place.run_dir.join("running.toml").display().to_string()));
+        };
+        let loaded = marca_config::load("running.toml", &text).map_err(|e| ReadError::Config(e.render(false)))?;
+        let plan = Plan::of(&loaded.config).map_err(|e| ReadError::Config(e.to_string()))?;
+        let (state, daemon) = (place.state()?, place.running_daemon()?);
+        Ok(Self { maps, config: loaded.config, plan, state, daemon })
+    }
+
+    pub fn clock(&self) -> Clock {
+        Clock { hz: self.state.hz.max(1) }
+    }
+
+    /// Everything that is counted.
+    pub fn status(&self) -> Status {
+        let memory = &self.maps.memory;
+        Status {
+            daemon: self.daemon,
+            interfaces: self
+                .state
+                .attached
+                .iter()
+                .map(|a| InterfaceStatus { name: a.interface.clone(), xdp: a.mode().name() })
+                .collect(),
+            services: self.config.services.iter().map(|service| self.service(service)).collect(),
+            tables: tables(memory),
+            reasons: self.maps.reasons().into_iter().map(|(reason, packets)| (reason.label(), packets)).collect(),
+        }
+    }
+
+    fn service(&self, service: &Service) -> ServiceStatus {
+        let mut servers: Vec<ServerStatus> = Vec::new();
+        for plan in self.plan.services.iter().filter(|plan| plan.name == service.name) {
+            for real in &plan.reals {
+                let status = self.server(&service.name, plan.family, real);
+                match servers.iter_mut().find(|known| known.name == real.name) {
+                    Some(known) => known.add(&status),
+                    None => servers.push(status),
+                }
+            }
+        }
+        let (selector, vips) = match &service.selector {
+            Selector::Ports { ports, .. } => (ports.iter().map(ToString::to_string).collect(), &service.selector),
+            Selector::Mark { mark, .. } => (vec![format!("mark {mark}")], &service.selector),
+        };
+        let mut traffic = TrafficStatus::default();
+        servers.iter().for_each(|server| traffic.add(&server.traffic));
+        ServiceStatus {
+            name: service.name.clone(),
+            vips: vips.vips().to_vec(),
+            ports: selector,
+            scheduler: service.scheduler.name(),
+            persist_seconds: service.persistence.map(|p| p.timeout.as_secs()),
+            forward: service.forward.name(),
+            traffic,
+            servers,
+        }
+    }
+
+    fn server(&self, service: &str, family: Family, real: &RealPlan) -> ServerStatus {
+        let number = number(&self.state.ids, service, family, real);
+        let traffic = number.map_or(Traffic::default(), |n| self.maps.traffic(n));
+        let load = number.and_then(|n| self.maps.memory.loads.at(n));
+        ServerStatus {
+            name: real.name.clone(),
+            addresses: real.address.into_iter().collect(),
+            forward: real.forward.name(),
+            weight: real.weight,
+            // Two processors may count one connection's end and another's begin in between: never below nothing.
+            active: load.map_or(0, |l| (l.active.get() as i64).max(0) as u64),
+            inactive: load.map_or(0, |l| (l.inactive.get() as i64).max(0) as u64),
+            traffic: TrafficStatus::from(traffic),
+        }
+    }
+}
+
+fn number(ids: &Ids, service: &str, family: Family, real: &RealPlan) -> Option<u32> {
+    ids.real(service, family, real.address)
+}
+
+fn tables(memory: &Memory) -> BTreeMap<&'static str, TableStatus> {
+    let table = |region| TableStatus { used: count_valid(region), size: region.len() };
+    [("flows", table(&memory.flows)), ("half_open", table(&memory.half_open)), ("templates", table(&memory.templates))]
+        .into_iter()
+        .collect()
+}
+
+/// A director, counted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Status {
+    /// Process id of the daemon; null when packets are forwarded without one.
+    pub daemon: Option<u32>,
+    pub interfaces: Vec<InterfaceStatus>,
+    pub services: Vec<ServiceStatus>,
+    pub tables: BTreeMap<&'static str, TableStatus>,
+    /// Packets by the reason that they left with.
+    pub reasons: BTreeMap<&'static str, u64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct InterfaceStatus {
+    pub name: String,
+    /// `native` or `generic`.
+    pub xdp: &'static str,
+}
+
+/// A service of many ports, both families together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ServiceStatus {
+    pub name: String,
+    pub vips: Vec<IpAddr>,
+    /// Member ports, or the mark.
+    pub ports: Vec<String>,
+    pub scheduler: &'static str,
+    pub persist_seconds: Option<u64>,
+    pub forward: &'static str,
+    #[serde(flatten)]
+    pub traffic: TrafficStatus,
+    pub servers: Vec<ServerStatus>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ServerStatus {
+    pub name: String,
+    pub addresses: Vec<IpAddr>,
+    pub forward: &'static str,
+    pub weight: u16,
+    /// Connections that are established, as `ActiveConn` of ipvsadm.
+    pub active: u64,
+    /// Connections that are not yet or no longer, as `InActConn`.
+    pub inactive: u64,
+    #[serde(flatten)]
+    pub traffic: TrafficStatus,
+}
+
+impl ServerStatus {
+    /// The same real server of the other family.
+    fn add(&mut self, other: &Self) {
+        self.addresses.extend(other.addresses.iter().filter(|a| !self.addresses.contains(a)).collect::<Vec<_>>());
+        self.active += other.active;
+        self.inactive += other.inactive;
+        self.traffic.add(&other.traffic);
+    }
+}
+
+/// Traffic since the counters began. Bytes are of IP packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct TrafficStatus {
+    pub connections: u64,
+    /// From clients.
+    pub in_packets: u64,
+    pub in_bytes: u64,
+    /// To clients; only NAT shows them to the director.
+    pub out_packets: u64,
+    pub out_bytes: u64,
+}
+
+impl TrafficStatus {
+    fn add(&mut self, other: &Self) {
+        self.connections += other.connections;
+        self.in_packets += other.in_packets;
+        self.in_bytes += other.in_bytes;
+        self.out_packets += other.out_packets;
+        self.out_bytes += other.out_bytes;
+    }
+}
+
+impl From<Traffic> for TrafficStatus {
+    fn from(t: Traffic) -> Self {
+        Self {
+            connections: t.connections,
+            in_packets: t.in_packets,
+            in_bytes: t.in_bytes,
+            out_packets: t.out_packets,
+            out_bytes: t.out_bytes,
+        }
+    }
+}
+
+/// How full a table is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct TableStatus {
+    pub used: u32,
+    pub size: u32,
+}
