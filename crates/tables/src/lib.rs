@@ -6,13 +6,17 @@
 //! |---|---|
 //! | [`region`] | a piece of shared memory as an array of records |
 //! | [`memory`] | all of them together, and how large they are |
-//! | [`view`] | the engine's `Tables` over a memory: for tests and explanations |
+//! | [`view`] | the engine's `Tables` over a memory |
+//! | [`frame`] | a frame in memory, as the engine sees it |
 //! | [`ids`] | which number a service, a real server, a host has, from one plan to the next |
 //! | [`classifier`] | destinations, ports and marks written into the half that is not in force |
 //! | [`services`] | services, their real servers and slots, switched one at a time |
 //! | [`sweep`] | what has timed out |
+//! | [`explain`] | where a packet would go, and why |
 
 pub mod classifier;
+pub mod explain;
+pub mod frame;
 pub mod ids;
 pub mod memory;
 pub mod region;
@@ -20,6 +24,7 @@ pub mod services;
 pub mod sweep;
 pub mod view;
 
+pub use frame::Frame;
 pub use memory::{Capacity, Memory};
 pub use region::Region;
 pub use view::View;
