@@ -12,7 +12,7 @@ const OBJECTS: &[(&str, &[&str])] = &[
         &[
             "LICENSE", "marca", "marca_judge", "marca_act", "marca_clock", "CONTROL", "ADDRESSES", "PORTS", "RANGES", "CONDITIONS",
             "DESTINATIONS", "PREFIXES", "VIPS", "SERVICES", "SLOTS", "SERVERS", "REALS", "LOADS", "CURSORS", "FLOWS",
-            "HALF_OPEN", "TEMPLATES", "WATCH", "WANTED", "TRAFFIC", "REASONS", "PROGRAMS", "BETWEEN",
+            "HALF_OPEN", "TEMPLATES", "WATCH", "NEIGHBOURS", "TRAFFIC", "REASONS", "PROGRAMS", "BETWEEN",
         ],
     ),
     ("real_server.bpf.o", &["LICENSE", "marca_decap", "marca_pass", "DIRECTORS", "DECAP_REASONS"]),

@@ -3,7 +3,9 @@
 use crate::{PlaceOptions, Refused, check};
 use anyhow::{Context, Result};
 use marca_daemon::director::{DirectorError, Started};
+use marca_daemon::place::{Lock, Place, PlaceError};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 #[derive(clap::Args)]
 pub struct Options {
@@ -17,7 +19,8 @@ pub struct Options {
 /// Runs until SIGTERM or SIGINT.
 pub fn run(options: &Options) -> Result<()> {
     let place = options.place.place();
-    let _lock = match place.lock()? {
+    // Kept until the end.
+    let _lock = match lock(&place)? {
         Ok(lock) => lock,
         Err(pid) => {
             return Err(Refused(format!(
@@ -40,6 +43,17 @@ pub fn run(options: &Options) -> Result<()> {
         }
         Err(error @ DirectorError::Config(_)) => Err(Refused(error.to_string()).into()),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// A daemon that was just killed may still be on its way out: it has large tables to let go of.
+fn lock(place: &Place) -> Result<Result<Lock, u32>, PlaceError> {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        match place.lock()? {
+            Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(20)),
+            done => return Ok(done),
+        }
     }
 }
 

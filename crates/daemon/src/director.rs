@@ -259,16 +259,16 @@ impl Director {
     async fn wanted(&mut self) {
         let memory = &self.plane.maps.memory;
         let mut asked = Vec::new();
-        for index in 0..memory.wanted.len() {
-            let Some(wanted) = memory.wanted.at(index) else { break };
-            let family = wanted.family.get();
-            if family == 0 {
+        for index in 0..memory.neighbours.len() {
+            let Some(wanted) = memory.neighbours.at(index) else { break };
+            if wanted.asked.get() == 0 {
                 continue;
             }
+            wanted.asked.set(0);
+            let family = wanted.family.get();
             let [a, b] = [wanted.address[0].get(), wanted.address[1].get()];
             let address = marca_engine::layout::Address([a as u32, (a >> 32) as u32, b as u32, (b >> 32) as u32]);
             asked.push((wanted.interface.get(), classifier::ip(family as u8, &address)));
-            wanted.family.swap(0);
         }
         for (interface, address) in asked {
             match self.network.route_to(address).await {

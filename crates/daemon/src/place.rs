@@ -98,11 +98,34 @@ impl Place {
         self.run_dir.join("lock")
     }
 
-    /// Takes the lock for this process; `Err` with the id of the daemon that has it.
+    /// Takes the lock for this process, and writes its id there; `Err` with the id of the daemon that has it.
     pub fn lock(&self) -> Result<Result<Lock, u32>, PlaceError> {
         fs::create_dir_all(&self.run_dir).map_err(|e| PlaceError::new("create", &self.run_dir, e))?;
         let path = self.lock_file();
         let failed = |cause| PlaceError::new("lock", &path, cause);
+        Ok(match self.try_lock(FlockArg::LockExclusiveNonblock)? {
+            Ok(mut lock) => {
+                lock.set_len(0).map_err(failed)?;
+                lock.rewind().map_err(failed)?;
+                write!(lock, "{}", std::process::id()).map_err(failed)?;
+                Ok(Lock(lock))
+            }
+            Err(pid) => Err(pid),
+        })
+    }
+
+    /// The process id of the daemon that runs here.
+    pub fn running_daemon(&self) -> Result<Option<u32>, PlaceError> {
+        if !self.lock_file().exists() {
+            return Ok(None);
+        }
+        // Shared: it is had beside other askers, but not beside a daemon.
+        Ok(self.try_lock(FlockArg::LockSharedNonblock)?.err())
+    }
+
+    /// The lock, or the process id that its file names.
+    fn try_lock(&self, how: FlockArg) -> Result<Result<Flock<File>, u32>, PlaceError> {
+        let path = self.lock_file();
         let mut file = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -111,25 +134,12 @@ impl Place {
             .open(&path)
             .map_err(|e| PlaceError::new("open", &path, e))?;
         let mut text = String::new();
-        file.read_to_string(&mut text).map_err(failed)?;
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(mut lock) => {
-                lock.set_len(0).map_err(failed)?;
-                lock.rewind().map_err(failed)?;
-                write!(lock, "{}", std::process::id()).map_err(failed)?;
-                Ok(Ok(Lock(lock)))
-            }
+        file.read_to_string(&mut text).map_err(|e| PlaceError::new("read", &path, e))?;
+        match Flock::lock(file, how) {
+            Ok(lock) => Ok(Ok(lock)),
             Err((_, nix::Error::EWOULDBLOCK)) => Ok(Err(text.trim().parse().unwrap_or(0))),
-            Err((_, cause)) => Err(failed(cause.into())),
+            Err((_, cause)) => Err(PlaceError::new("lock", &path, cause.into())),
         }
-    }
-
-    /// The process id of the daemon that runs here.
-    pub fn running_daemon(&self) -> Result<Option<u32>, PlaceError> {
-        if !self.lock_file().exists() {
-            return Ok(None);
-        }
-        Ok(self.lock()?.err())
     }
 
     /// What a director here has put on its host; nothing if there was none.

@@ -30,8 +30,8 @@ pub mod limits {
     pub const CHOICES: u32 = 2;
     /// Bits of the watch filter (128 KiB: it stays in a second-level cache).
     pub const WATCH_BITS: u32 = 1 << 20;
-    /// Neighbours that packets may ask the daemon for at one time.
-    pub const WANTED: u32 = 64;
+    /// Neighbours that packets remember, until the kernel knows them: clients that came within about a second.
+    pub const NEIGHBOURS: u32 = 4096;
 }
 
 /// `BPF` jiffies are shifted right by this to give ticks: fine enough for timeouts in seconds, and 32 bits of them last
@@ -380,15 +380,20 @@ pub mod state_bits {
     pub const ENDING: u64 = FIN_CLIENT | FIN_SERVER | RESET;
 }
 
-/// A neighbour that a packet needed and the daemon should find.
+/// A neighbour as packets know it. See [`crate::neighbour`].
 #[repr(C, align(8))]
 #[derive(Debug, Default)]
-pub struct Wanted {
-    /// 0: free; else family.
+pub struct Neighbour {
+    /// V4 or V6; 0: free, or being written.
     pub family: Word32,
     pub interface: Word32,
     pub address: [Word64; 2],
+    /// Its MAC address, and the director's own towards it, in memory order; 0: not known.
+    pub macs: [Word64; 2],
+    /// 1: a packet needs the kernel to know it; the daemon sees to that.
+    pub asked: Word64,
 }
+const _: () = assert!(size_of::<Neighbour>() == 48);
 
 record! {
     /// Traffic of a real server; one a CPU. Bytes are of IP packets, as IPVS counts them.

@@ -14,7 +14,7 @@
 //! | schedule | [`schedule`] | which real server a new connection gets |
 //! | decide | [`decide`] | all of the above as one decision, nothing written |
 //! | commit | [`commit`] | the decision's records written |
-//! | forward | [`forward`] | the frame rewritten |
+//! | forward | [`forward`], [`neighbour`] | the frame rewritten, and to which MAC address it goes |
 //!
 //! [`path`] walks them: `fast` for the packets that need no record written, `full` for the others.
 #![no_std]
@@ -31,6 +31,7 @@ pub mod flow;
 pub mod forward;
 pub mod hash;
 pub mod layout;
+pub mod neighbour;
 pub mod packet;
 pub mod path;
 pub mod persist;

@@ -7,6 +7,7 @@ use crate::decide::{self, ChangeKind, Decision, To, Way};
 use crate::flow::{self, FromClient, FromServer, NO_RECORD, watch};
 use crate::forward::{self, Sent};
 use crate::layout::{Control, SCTP, TCP, UDP, service_flags, state_bits};
+use crate::neighbour;
 use crate::packet::Packet;
 use crate::reason::{Action, Reason};
 use crate::schedule;
@@ -253,6 +254,9 @@ fn carry_out<P: Packet, T: Tables>(p: &mut P, t: &mut T, work: &Work) -> Result<
     let Some(control) = t.control() else { return Err(Reason::Inconsistent) };
     commit::commit(t, &control, &work.headers, &work.decision, work.now)?;
     let new = work.decision.change.kind == ChangeKind::Open;
+    if new && work.decision.way.to == To::Server {
+        neighbour::learn(p, t, &work.headers);
+    }
     send(p, t, &work.headers, work.decision.real_index, &work.decision.way, new)
 }
 

@@ -2,8 +2,8 @@
 
 use crate::layout::Word64;
 use crate::layout::{
-    Address, AddressCell, Cell, Condition, Control, Destination, Load, PortCell, RangeCell, Real, Server, Service,
-    Slot, Vip, Wanted,
+    Address, AddressCell, Cell, Condition, Control, Destination, Load, Neighbour, PortCell, RangeCell, Real, Server,
+    Service, Slot, Vip,
 };
 use crate::reason::Reason;
 
@@ -122,7 +122,7 @@ pub trait Tables: Sized {
     fn cell(&self, table: CellTable, index: u32) -> Option<&Cell>;
     /// Word of a watch filter: 64 bits each, the second filter after the first.
     fn watch(&self, index: u32) -> Option<&Word64>;
-    fn wanted(&self, index: u32) -> Option<&Wanted>;
+    fn neighbour(&self, index: u32) -> Option<&Neighbour>;
 
     /// Now, in ticks; wraps.
     fn now(&self) -> u32;

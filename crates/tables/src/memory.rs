@@ -4,8 +4,8 @@ use crate::region::Region;
 use marca_config::model::{Limits, Scheduler};
 use marca_config::plan::Plan;
 use marca_engine::layout::{
-    AddressCell, Cell, Condition, Control, Destination, LAYOUT_VERSION, Load, PortCell, RangeCell, Real, Server,
-    ServiceCell, Vip, Wanted, Word64, limits,
+    AddressCell, Cell, Condition, Control, Destination, LAYOUT_VERSION, Load, Neighbour, PortCell, RangeCell, Real,
+    Server, ServiceCell, Vip, Word64, limits,
 };
 use marca_engine::schedule::{maglev, source_hash};
 use serde::{Deserialize, Serialize};
@@ -132,7 +132,7 @@ pub struct Memory {
     pub half_open: Region<Cell>,
     pub templates: Region<Cell>,
     pub watch: Region<Word64>,
-    pub wanted: Region<Wanted>,
+    pub neighbours: Region<Neighbour>,
     /// A copy of the prefix table, which is the one that cannot be mapped.
     pub prefixes: Vec<Prefix>,
 }
@@ -162,7 +162,7 @@ impl Memory {
             half_open: Region::on_heap(capacity.half_open),
             templates: Region::on_heap(capacity.templates),
             watch: Region::on_heap(WATCH_WORDS),
-            wanted: Region::on_heap(limits::WANTED),
+            neighbours: Region::on_heap(limits::NEIGHBOURS),
             prefixes: Vec::new(),
         };
         memory.initialise(seed);

@@ -119,11 +119,8 @@ impl Writer<'_> {
         let Some(number) = self.ids.service(&plan.name, plan.family) else { return Ok(()) };
         let Some(cell) = self.memory.services.get(number) else { return Ok(()) };
         let old = cell.versions[(cell.current & 1) as usize];
-        let reals: Vec<u32> = plan
-            .reals
-            .iter()
-            .filter_map(|real| self.ids.real(&plan.name, plan.family, real.address))
-            .collect();
+        let reals: Vec<u32> =
+            plan.reals.iter().filter_map(|real| self.ids.real(&plan.name, plan.family, real.address)).collect();
         for (plan, &index) in plan.reals.iter().zip(&reals) {
             self.real(plan, index, number);
         }

@@ -272,7 +272,8 @@ impl Sweep {
                 }
             }
             let room = (settings.slots_len / AUDIT_SHARE).max(1).saturating_sub(audited) as usize;
-            for &index in self.stale.get(&service).into_iter().flatten().collect::<HashSet<_>>().into_iter().take(room) {
+            for &index in self.stale.get(&service).into_iter().flatten().collect::<HashSet<_>>().into_iter().take(room)
+            {
                 if let Some(slot) = view.slot(index) {
                     slot.or(slot_bits::AUDIT);
                     asking.insert(index, view.now);

@@ -2,8 +2,8 @@
 
 use crate::memory::Memory;
 use marca_engine::layout::{
-    Address, AddressCell, Cell, Condition, Control, Destination, Load, PortCell, RangeCell, Real, Server, Service, Slot,
-    Traffic, V4, Vip, Wanted, Word64,
+    Address, AddressCell, Cell, Condition, Control, Destination, Load, Neighbour, PortCell, RangeCell, Real, Server,
+    Service, Slot, Traffic, V4, Vip, Word64,
 };
 use marca_engine::reason::Reason;
 use marca_engine::tables::{CellTable, Route, RouteQuery, Scan, Step, Tables};
@@ -77,8 +77,7 @@ impl Tables for View<'_> {
     }
 
     fn prefix(&self, half: u32, family: u8, address: &Address) -> Option<u32> {
-        let address: IpAddr =
-            if family == V4 { address.octets_v4().into() } else { address.octets_v6().into() };
+        let address: IpAddr = if family == V4 { address.octets_v4().into() } else { address.octets_v6().into() };
         let holding = self.memory.prefixes.iter().filter(|p| p.half == half && p.net.contains(&address));
         holding.max_by_key(|p| p.net.prefix_len()).map(|p| p.destination)
     }
@@ -124,8 +123,8 @@ impl Tables for View<'_> {
         self.memory.watch.at(index)
     }
 
-    fn wanted(&self, index: u32) -> Option<&Wanted> {
-        self.memory.wanted.at(index)
+    fn neighbour(&self, index: u32) -> Option<&Neighbour> {
+        self.memory.neighbours.at(index)
     }
 
     fn now(&self) -> u32 {

@@ -13,7 +13,7 @@ use marca_engine::Between;
 use marca_engine::layout::Word64;
 use marca_engine::layout::{
     Address, AddressCell, Cell, Condition, Control, Destination, Load, PortCell, RangeCell, Real, Server, Service,
-    ServiceCell, Slot, TICK_SHIFT, Traffic, V4, Vip, Wanted, limits,
+    ServiceCell, Slot, TICK_SHIFT, Traffic, V4, Vip, Neighbour, limits,
 };
 use marca_engine::reason::Reason;
 use marca_engine::tables::{CellTable, Route, RouteQuery, Scan, Tables};
@@ -59,7 +59,7 @@ static TEMPLATES: Array<Cell, 8, MMAP> = Array::new();
 #[btf_map]
 static WATCH: Array<Word64, { (limits::WATCH_BITS / 64 * 2) as usize }, MMAP> = Array::new();
 #[btf_map]
-static WANTED: Array<Wanted, { limits::WANTED as usize }, MMAP> = Array::new();
+static NEIGHBOURS: Array<Neighbour, { limits::NEIGHBOURS as usize }, MMAP> = Array::new();
 #[btf_map]
 static TRAFFIC: PerCpuArray<Traffic, 2> = PerCpuArray::new();
 #[btf_map]
@@ -177,8 +177,8 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn wanted(&self, index: u32) -> Option<&Wanted> {
-        WANTED.get(index)
+    fn neighbour(&self, index: u32) -> Option<&Neighbour> {
+        NEIGHBOURS.get(index)
     }
 
     #[inline(always)]

@@ -106,7 +106,7 @@ impl Maps {
             half_open: region(dir, "HALF_OPEN", capacity.half_open)?,
             templates: region(dir, "TEMPLATES", capacity.templates)?,
             watch: region(dir, "WATCH", WATCH_WORDS)?,
-            wanted: region(dir, "WANTED", limits::WANTED)?,
+            neighbours: region(dir, "NEIGHBOURS", limits::NEIGHBOURS)?,
             prefixes: Vec::new(),
         };
         let found = memory.control().version;
@@ -485,7 +485,7 @@ const MAPS: [&str; 21] = [
     "HALF_OPEN",
     "TEMPLATES",
     "WATCH",
-    "WANTED",
+    "NEIGHBOURS",
     "TRAFFIC",
     "REASONS",
 ];

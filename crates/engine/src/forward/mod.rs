@@ -5,6 +5,7 @@ pub mod tunnel;
 
 use crate::decide::{To, Way};
 use crate::layout::{Real, V4, real_flags};
+use crate::neighbour::{self, Macs};
 use crate::packet::Packet;
 use crate::reason::Reason;
 use crate::tables::{Route, RouteQuery, Tables};
@@ -53,19 +54,23 @@ fn to_client<P: Packet, T: Tables>(p: &mut P, t: &T, h: &Headers, way: &Way) -> 
         return Err(Reason::TtlExceeded);
     }
     let query = RouteQuery { family: h.family, source: way.vip, destination: h.destination, interface: p.interface() };
-    match t.route(&query) {
+    let (interface, to) = match t.route(&query) {
         Route::Via { interface, destination_mac, source_mac } => {
-            nat::rewrite(p, h, &nat::Edit { source: true, address: way.vip, port: way.port })?;
-            macs(p, destination_mac, source_mac)?;
-            Ok(Sent { reason: Reason::Reply, interface })
+            (interface, Macs { destination: destination_mac, source: source_mac })
         }
         Route::NoNeighbour { interface } => {
-            want(t, h.family, interface, &h.destination);
-            Err(Reason::NoNeighbour)
+            neighbour::ask(t, h.family, interface, &h.destination);
+            match neighbour::find(t, h.family, interface, &h.destination) {
+                Some(macs) => (interface, macs),
+                None => return Err(Reason::NoNeighbour),
+            }
         }
-        Route::Here => Err(Reason::NotAReply),
-        Route::None => Err(Reason::NoRoute),
-    }
+        Route::Here => return Err(Reason::NotAReply),
+        Route::None => return Err(Reason::NoRoute),
+    };
+    nat::rewrite(p, h, &nat::Edit { source: true, address: way.vip, port: way.port })?;
+    macs(p, to.destination, to.source)?;
+    Ok(Sent { reason: Reason::Reply, interface })
 }
 
 #[inline(always)]
@@ -75,7 +80,7 @@ fn to_server<P: Packet, T: Tables>(p: &mut P, t: &T, h: &Headers, real: &Real, p
     }
     if real.flags & real_flags::RESOLVED == 0 {
         if real.interface != 0 {
-            want(t, real.family, real.interface, &real.address);
+            neighbour::ask(t, real.family, real.interface, &real.address);
         }
         return Err(Reason::NoNeighbour);
     }
@@ -133,19 +138,4 @@ fn macs<P: Packet>(p: &mut P, destination: [u8; 6], source: [u8; 6]) -> Result<(
 #[inline(always)]
 fn write<P: Packet, const N: usize>(p: &mut P, at: usize, bytes: [u8; N]) -> Result<(), Reason> {
     if p.write(at, bytes) { Ok(()) } else { Err(Reason::Inconsistent) }
-}
-
-/// Asks the daemon for a neighbour. A place that is taken stays taken: a resent packet asks again.
-#[inline(always)]
-fn want<T: Tables>(t: &T, family: u8, interface: u32, address: &crate::layout::Address) {
-    let [a, b] = address.words();
-    let place = crate::hash::word(0, a ^ b) as u32 % crate::layout::limits::WANTED;
-    if let Some(wanted) = t.wanted(place)
-        && wanted.family.get() == 0
-    {
-        wanted.interface.set(interface);
-        wanted.address[0].set(a);
-        wanted.address[1].set(b);
-        wanted.family.swap(u32::from(family));
-    }
 }

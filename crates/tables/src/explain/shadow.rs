@@ -3,8 +3,8 @@
 
 use crate::view::View;
 use marca_engine::layout::{
-    Address, AddressCell, Cell, Condition, Control, Destination, Load, PortCell, RangeCell, Real, Server, Service,
-    Slot, Vip, Wanted, Word32, Word64, real_flags,
+    Address, AddressCell, Cell, Condition, Control, Destination, Load, Neighbour, PortCell, RangeCell, Real, Server,
+    Service, Slot, Vip, Word32, Word64, real_flags,
 };
 use marca_engine::reason::Reason;
 use marca_engine::tables::{CellTable, Route, RouteQuery, Scan, Step, Tables};
@@ -20,7 +20,7 @@ pub(super) struct Shadow<'a> {
     loads: Copies<Load>,
     cursors: Copies<Word64>,
     watch: Copies<Word64>,
-    wanted: Copies<Wanted>,
+    neighbours: Copies<Neighbour>,
 }
 
 impl<'a> Shadow<'a> {
@@ -33,7 +33,7 @@ impl<'a> Shadow<'a> {
             loads: Copies::default(),
             cursors: Copies::default(),
             watch: Copies::default(),
-            wanted: Copies::default(),
+            neighbours: Copies::default(),
         }
     }
 
@@ -176,13 +176,15 @@ impl Tables for Shadow<'_> {
         self.watch.at(index, || self.view.watch(index).map(copy_word))
     }
 
-    fn wanted(&self, index: u32) -> Option<&Wanted> {
-        let copy = |wanted: &Wanted| Wanted {
-            family: Word32::new(wanted.family.get()),
-            interface: Word32::new(wanted.interface.get()),
-            address: std::array::from_fn(|i| copy_word(&wanted.address[i])),
+    fn neighbour(&self, index: u32) -> Option<&Neighbour> {
+        let copy = |neighbour: &Neighbour| Neighbour {
+            family: Word32::new(neighbour.family.get()),
+            interface: Word32::new(neighbour.interface.get()),
+            address: std::array::from_fn(|i| copy_word(&neighbour.address[i])),
+            macs: std::array::from_fn(|i| copy_word(&neighbour.macs[i])),
+            asked: copy_word(&neighbour.asked),
         };
-        self.wanted.at(index, || self.view.wanted(index).map(copy))
+        self.neighbours.at(index, || self.view.neighbour(index).map(copy))
     }
 
     fn now(&self) -> u32 {

@@ -61,13 +61,13 @@ impl Tables {
 
     /// Everything that packets write.
     fn written(&self) -> Vec<String> {
-        let Memory { flows, half_open, templates, loads, cursors, slots, wanted, watch, .. } = &self.memory;
+        let Memory { flows, half_open, templates, loads, cursors, slots, neighbours, watch, .. } = &self.memory;
         let mut all = Vec::new();
         for table in [flows, half_open, templates] {
             all.extend((0..table.len()).map(|i| format!("{:?}", table.at(i))));
         }
         all.extend((0..loads.len()).map(|i| format!("{:?}", loads.at(i))));
-        all.extend((0..wanted.len()).map(|i| format!("{:?}", wanted.at(i))));
+        all.extend((0..neighbours.len()).map(|i| format!("{:?}", neighbours.at(i))));
         for words in [cursors, slots, watch] {
             all.extend((0..words.len()).map(|i| format!("{:?}", words.at(i))));
         }
@@ -189,7 +189,7 @@ fn with_a_director_a_next_hop_that_is_not_known_is_the_reason() {
     let explanation = tables.explain(SYN);
     assert_eq!(explanation.reason, Reason::NoNeighbour);
     assert!(explanation.lines.contains(&"The MAC address of 10.0.0.11 is not known yet.".to_owned()), "{explanation}");
-    assert!((0..tables.memory.wanted.len()).all(|i| tables.memory.wanted.at(i).unwrap().family.get() == 0));
+    assert!((0..tables.memory.neighbours.len()).all(|i| tables.memory.neighbours.at(i).unwrap().family.get() == 0));
 }
 
 #[test]
