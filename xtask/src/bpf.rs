@@ -10,16 +10,47 @@ const OBJECTS: &[(&str, &[&str])] = &[
     (
         "router.bpf.o",
         &[
-            "LICENSE", "marca", "marca_judge", "marca_act", "marca_clock", "CONTROL", "ADDRESSES", "PORTS", "RANGES", "CONDITIONS",
-            "DESTINATIONS", "PREFIXES", "VIPS", "SERVICES", "SLOTS", "SERVERS", "REALS", "LOADS", "CURSORS", "FLOWS",
-            "HALF_OPEN", "TEMPLATES", "WATCH", "NEIGHBOURS", "TRAFFIC", "REASONS", "PROGRAMS", "BETWEEN",
+            "LICENSE",
+            "marca",
+            "marca_judge",
+            "marca_act",
+            "marca_clock",
+            "CONTROL",
+            "ADDRESSES",
+            "PORTS",
+            "RANGES",
+            "CONDITIONS",
+            "DESTINATIONS",
+            "PREFIXES",
+            "VIPS",
+            "SERVICES",
+            "SLOTS",
+            "SERVERS",
+            "REALS",
+            "LOADS",
+            "CURSORS",
+            "FLOWS",
+            "HALF_OPEN",
+            "TEMPLATES",
+            "WATCH",
+            "NEIGHBOURS",
+            "TRAFFIC",
+            "REASONS",
+            "PROGRAMS",
+            "BETWEEN",
         ],
     ),
     ("real_server.bpf.o", &["LICENSE", "marca_decap", "marca_pass", "DIRECTORS", "DECAP_REASONS"]),
     (
         "bench.bpf.o",
         &[
-            "LICENSE", "bench_entry", "bench_empty", "bench_lookup", "BENCH_TEMPLATE", "BENCH_NEXT", "BENCH_PROGRAMS",
+            "LICENSE",
+            "bench_entry",
+            "bench_empty",
+            "bench_lookup",
+            "BENCH_TEMPLATE",
+            "BENCH_NEXT",
+            "BENCH_PROGRAMS",
             "BENCH_VIPS",
         ],
     ),
@@ -96,7 +127,10 @@ fn compile() -> Result<PathBuf> {
 
 #[cfg(feature = "bpf")]
 fn link(archive: &Path, exports: &[&str]) -> Result<Vec<u8>> {
-    let _ = tracing_subscriber::fmt().with_max_level(tracing_subscriber::filter::LevelFilter::ERROR).with_writer(std::io::stderr).try_init();
+    let _ = tracing_subscriber::fmt()
+        .with_max_level(tracing_subscriber::filter::LevelFilter::ERROR)
+        .with_writer(std::io::stderr)
+        .try_init();
     use bpf_linker::{Cpu, Linker, LinkerInput, LinkerOptions, OptLevel, OutputType};
     let linker = Linker::new(LinkerOptions {
         target: Some(c"bpfel".into()),

@@ -1,6 +1,9 @@
 //! The project's tasks: `cargo xtask --help`.
 
 mod bpf;
+mod demo;
+mod process;
+mod test;
 
 use anyhow::Result;
 use clap::Parser;
@@ -9,6 +12,14 @@ use clap::Parser;
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 enum Task {
+    /// Shows what marca does, in network namespaces of this host, until Ctrl-C (needs root)
+    Demo {
+        /// Ends after the table; fails if a client met two servers
+        #[arg(long)]
+        once: bool,
+    },
+    /// Runs all checks and tests, as CI does (needs root; installs Debian packages that the tests' peers need)
+    Test,
     /// Builds the BPF objects from crates/bpf/programs
     Bpf {
         /// Compares with the committed objects instead of writing them
@@ -19,6 +30,8 @@ enum Task {
 
 fn main() -> Result<()> {
     match Task::parse() {
+        Task::Demo { once } => demo::run(once),
+        Task::Test => test::test(),
         Task::Bpf { check } => bpf::run(check),
     }
 }

@@ -28,6 +28,15 @@ impl Clock {
         u32::try_from(jiffies >> marca_engine::layout::TICK_SHIFT).unwrap_or(u32::MAX / 4).max(1)
     }
 
+    /// The engine's clock at a time since boot (`CLOCK_MONOTONIC`), to a few ticks: jiffies began five minutes before
+    /// they overflow 32 bits (`include/linux/jiffies.h`, `INITIAL_JIFFIES`).
+    pub fn at(self, since_boot: Duration) -> u32 {
+        let hz = u64::from(self.hz);
+        let jiffies = (1u64 << 32).wrapping_sub(300 * hz) + since_boot.as_secs() * hz
+            + u64::from(since_boot.subsec_millis()) * hz / 1000;
+        (jiffies >> marca_engine::layout::TICK_SHIFT) as u32
+    }
+
     pub fn duration(self, ticks: u32) -> Duration {
         let jiffies = u64::from(ticks) << marca_engine::layout::TICK_SHIFT;
         Duration::from_millis(jiffies * 1000 / u64::from(self.hz.max(1)))

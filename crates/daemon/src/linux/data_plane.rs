@@ -406,14 +406,19 @@ impl DataPlane {
         Ok(result.return_value)
     }
 
-    /// `CONFIG_HZ` is told to nobody; jiffies began at minus five minutes at boot
-    /// (`include/linux/jiffies.h`, `INITIAL_JIFFIES`), and that gives it away.
+    /// `CONFIG_HZ` is told to nobody; ticks since boot give it away.
     fn measure_clock(&mut self) -> Result<Clock, DataPlaneError> {
         let ticks = self.now()?;
-        let up = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)
-            .map_err(|cause| DataPlaneError::Io { doing: "read the clock".into(), cause: cause.into() })?;
-        Ok(Clock { hz: hz(ticks, Duration::from(up)) })
+        Ok(Clock { hz: hz(ticks, since_boot()?) })
     }
+}
+
+/// `CLOCK_MONOTONIC`.
+pub fn since_boot() -> Result<Duration, DataPlaneError> {
+    let clock = nix::time::ClockId::CLOCK_MONOTONIC;
+    let now = nix::time::clock_gettime(clock)
+        .map_err(|cause| DataPlaneError::Io { doing: "read the clock".into(), cause: cause.into() })?;
+    Ok(Duration::from(now))
 }
 
 /// Values of `CONFIG_HZ` that `kernel/Kconfig.hz` offers, and those of other architectures.
@@ -421,13 +426,8 @@ const HZ: [u32; 7] = [100, 128, 250, 256, 300, 1000, 1024];
 
 /// The one that comes nearest to these ticks after this time since boot.
 fn hz(ticks: u32, up: Duration) -> u32 {
-    let expected = |hz: u32| {
-        let jiffies =
-            (1u64 << 32) - 300 * u64::from(hz) + u64::try_from(up.as_millis()).unwrap_or(0) * u64::from(hz) / 1000;
-        (jiffies >> marca_engine::layout::TICK_SHIFT) as u32
-    };
     let distance = |&hz: &u32| {
-        let d = ticks.wrapping_sub(expected(hz));
+        let d = ticks.wrapping_sub(Clock { hz }.at(up));
         d.min(d.wrapping_neg())
     };
     HZ.iter().copied().min_by_key(distance).unwrap_or(250)

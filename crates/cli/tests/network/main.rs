@@ -1,0 +1,12 @@
+//! Directors between real clients and real servers, in network namespaces of this machine's kernel: the program as
+//! its operator runs it. Needs root and the Debian packages of [`peers::PACKAGES`].
+
+mod lifecycle;
+mod methods;
+mod peers;
+mod persistence;
+mod refusal;
+mod services;
+mod site;
+mod survival;
+mod untouched;

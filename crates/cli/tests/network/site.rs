@@ -1,0 +1,260 @@
+//! One director in its topology, with its folders; all of it gone when dropped, also by a panic.
+
+use marca_testkit::peer::{self, Offer, Server, Session};
+use marca_testkit::topology::{DualStack, Namespace, Process, Topology};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use std::fs;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::time::{Duration, Instant};
+
+/// For each wait. Long, because two cores may be busy with something else; nothing waits this long when all is well.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A topology, the director's folders, and its daemon.
+pub struct Site {
+    pub net: Topology,
+    daemon: Option<Process>,
+    /// Configuration, state, and whatever a test puts here.
+    pub dir: PathBuf,
+    pin_dir: PathBuf,
+}
+
+impl Site {
+    /// For NAT; `test` names everything.
+    pub fn routed(test: &str, servers: usize) -> Self {
+        Self::around(test, Topology::routed(&format!("cli {test}"), servers).unwrap())
+    }
+
+    /// For direct routing and tunnels.
+    pub fn flat(test: &str, servers: usize) -> Self {
+        Self::around(test, Topology::flat(&format!("cli {test}"), servers).unwrap())
+    }
+
+    fn around(test: &str, net: Topology) -> Self {
+        let name = format!("marca-cli-{}", test.replace(' ', "-"));
+        let site = Self {
+            net,
+            daemon: None,
+            dir: std::env::temp_dir().join(&name),
+            pin_dir: Path::new("/sys/fs/bpf").join(&name),
+        };
+        // What a run that was killed has left behind.
+        site.remove_folders();
+        fs::create_dir_all(&site.dir).unwrap();
+        site
+    }
+
+    fn remove_folders(&self) {
+        for folder in [&self.pin_dir, &self.decap_dir(), &self.dir] {
+            match fs::remove_dir_all(folder) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    eprintln!("remove {}: {error}", folder.display());
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// In the BPF file system, for decapsulators.
+    pub fn decap_dir(&self) -> PathBuf {
+        let mut dir = self.pin_dir.clone().into_os_string();
+        dir.push("-decap");
+        dir.into()
+    }
+
+    pub fn pin_dir(&self) -> &Path {
+        &self.pin_dir
+    }
+
+    pub fn run_dir(&self) -> PathBuf {
+        self.dir.join("run")
+    }
+
+    /// `[router]` with the topology's interfaces, and tables small enough to be swept in no time.
+    pub fn router(&self) -> String {
+        let (outside, inside) = (self.net.outside_interface(), self.net.inside_interface());
+        let inside = if inside == outside { String::new() } else { format!("inside = ['{inside}']\n") };
+        format!(
+            "[router]\noutside = ['{outside}']\n{inside}limits = {{ flows = 16384, half_open = 4096, templates = 1024 }}\n"
+        )
+    }
+
+    /// A service's real servers: all of the topology, `web1` and so on, with both their addresses.
+    pub fn servers(&self, service: &str) -> String {
+        let weights = vec![1; self.net.servers().len()];
+        self.weighted(service, &weights)
+    }
+
+    /// The first real servers of the topology, each with its weight.
+    pub fn weighted(&self, service: &str, weights: &[u16]) -> String {
+        let server = |(index, weight): (usize, &u16)| {
+            let DualStack { v4, v6 } = self.net.server_address(index);
+            let name = index + 1;
+            format!("[[service.{service}.server]]\nname = 'web{name}'\naddress = ['{v4}', '{v6}']\nweight = {weight}\n")
+        };
+        weights.iter().enumerate().map(server).collect()
+    }
+
+    /// Starts the daemon and waits until packets flow; what it has written until then.
+    pub fn run(&mut self, config: &str) -> String {
+        let daemon = self.spawn(config);
+        daemon.wait_for_line("ready:", PATIENCE).unwrap();
+        let output = daemon.output();
+        self.daemon = Some(daemon);
+        output
+    }
+
+    /// Tries to start a daemon that is to end at once: its exit code, and what it has written.
+    pub fn run_in_vain(&self, config: &str) -> (i32, String) {
+        let mut daemon = self.spawn(config);
+        let status = daemon.wait(PATIENCE).unwrap();
+        (status.code().unwrap(), daemon.output())
+    }
+
+    fn spawn(&self, config: &str) -> Process {
+        let file = self.dir.join("marca.toml");
+        fs::write(&file, config).unwrap();
+        let mut command = self.command(&["run"]);
+        Process::spawn(command.arg("--config").arg(file)).unwrap()
+    }
+
+    fn command(&self, arguments: &[&str]) -> std::process::Command {
+        let mut command = self.net.director().command(MARCA);
+        command.args(arguments).arg("--run-dir").arg(self.run_dir()).arg("--pin-dir").arg(&self.pin_dir);
+        command
+    }
+
+    /// Runs a command of the program on the director.
+    pub fn marca(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    /// The same for one that must succeed: its output.
+    pub fn marca_done(&self, arguments: &[&str]) -> String {
+        let output = self.marca(arguments);
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{arguments:?}: {said}{}", String::from_utf8_lossy(&output.stderr));
+        said
+    }
+
+    /// Ends the daemon as a crash would.
+    pub fn crash(&mut self) {
+        self.daemon.take().expect("a daemon runs").crash().unwrap();
+    }
+
+    /// Ends the daemon with the signal that service managers send.
+    pub fn terminate(&mut self) {
+        let mut daemon = self.daemon.take().expect("a daemon runs");
+        daemon.signal(Signal::SIGTERM).unwrap();
+        assert!(daemon.wait(PATIENCE).unwrap().success(), "{}", daemon.output());
+    }
+
+    pub fn status(&self) -> Status {
+        Status(serde_json::from_str(&self.marca_done(&["status", "--json"])).unwrap())
+    }
+
+    /// A real server of the testkit in each server namespace, `web1` and so on: HTTP on 80, HTTPS on 443, UDP echo on
+    /// 443, open connections on 7.
+    pub fn serve(&self) -> Vec<Server> {
+        let names = (1..).map(|number| format!("web{number}"));
+        std::iter::zip(names, self.net.servers()).map(|(name, namespace)| serve(namespace, &name)).collect()
+    }
+
+    /// The name of the server that answers this client.
+    pub fn ask(&self, from: impl Into<IpAddr>, url: &str) -> String {
+        self.try_ask(from, url).unwrap().server
+    }
+
+    pub fn try_ask(&self, from: impl Into<IpAddr>, url: &str) -> Result<peer::Answer, marca_testkit::Error> {
+        let from = from.into();
+        self.net.client().enter(|| peer::ask(Some(from), url, PATIENCE))
+    }
+
+    /// A connection from this client that stays open.
+    pub fn session(&self, from: impl Into<IpAddr>, vip: impl Into<IpAddr>) -> Session {
+        let (from, to) = (from.into(), SocketAddr::new(vip.into(), ECHO));
+        self.net.client().enter(|| Session::open(Some(from), to, PATIENCE)).unwrap()
+    }
+}
+
+/// The port on which connections stay open.
+pub const ECHO: u16 = 7;
+
+pub fn serve(namespace: &Namespace, name: &str) -> Server {
+    let offer =
+        Offer { name: name.to_owned(), http: vec![80], https: vec![443], udp: vec![443], echo: vec![ECHO], bind: None };
+    namespace.enter(|| Server::start(offer)).unwrap()
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        let output = self.marca(&["stop", "--detach"]);
+        if !output.status.success() {
+            eprintln!("take the director away: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        if std::thread::panicking()
+            && let Some(daemon) = &self.daemon
+        {
+            eprintln!("the daemon wrote:\n{}", daemon.output());
+        }
+        self.daemon = None;
+        self.remove_folders();
+    }
+}
+
+const MARCA: &str = env!("CARGO_BIN_EXE_marca");
+
+/// What `marca status --json` says.
+#[derive(Debug)]
+pub struct Status(pub Value);
+
+impl Status {
+    /// The daemon's process id.
+    pub fn daemon(&self) -> Option<u64> {
+        self.0["daemon"].as_u64()
+    }
+
+    fn service(&self, name: &str) -> &Value {
+        let services = self.0["services"].as_array().unwrap();
+        services.iter().find(|service| service["name"] == name).unwrap_or_else(|| panic!("{name} is not in {self:?}"))
+    }
+
+    /// A number of a service as a whole.
+    pub fn total(&self, service: &str, key: &str) -> u64 {
+        number(&self.service(service)[key])
+    }
+
+    /// A number of each real server, in the order of the configuration.
+    pub fn each(&self, service: &str, key: &str) -> Vec<u64> {
+        self.service(service)["servers"].as_array().unwrap().iter().map(|server| number(&server[key])).collect()
+    }
+
+    /// Packets that left with this reason.
+    pub fn reason(&self, label: &str) -> u64 {
+        number(&self.0["reasons"][label])
+    }
+}
+
+fn number(value: &Value) -> u64 {
+    value.as_u64().unwrap_or_else(|| panic!("{value} is no number"))
+}
+
+/// The address as it stands in a URL.
+pub fn host(address: impl Into<IpAddr>) -> String {
+    match address.into() {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => format!("[{address}]"),
+    }
+}
+
+/// Waits until something holds.
+pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
