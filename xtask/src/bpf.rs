@@ -1,5 +1,6 @@
 //! `cargo xtask bpf`: Rust → LTO bitcode (rustc) → BPF objects (bpf-linker). See `crates/bpf/README.md`.
 
+use crate::process::{cargo, root};
 use anyhow::{Context, Result, ensure};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -65,10 +66,10 @@ pub fn run(check: bool) -> Result<()> {
 
 /// Runs this task again in an xtask that is linked to LLVM.
 fn with_llvm(check: bool) -> Result<()> {
-    let mut command = Command::new(cargo());
+    let mut command = cargo();
     command.args(["run", "--quiet", "--release", "--package", "xtask", "--features", "bpf", "--", "bpf"]);
     command.args(check.then_some("--check"));
-    let status = command.current_dir(root()).status().context("run cargo")?;
+    let status = command.status().context("run cargo")?;
     ensure!(status.success(), "the build of the BPF objects failed");
     Ok(())
 }
@@ -112,8 +113,7 @@ fn compile() -> Result<PathBuf> {
         &format!("--remap-path-prefix={}=/rust", sysroot.trim()),
     ]
     .join("\x1f");
-    let status = Command::new(cargo())
-        .current_dir(root())
+    let status = cargo()
         .args(["build", "--quiet", "--package", "marca-bpf-programs", "--features", "programs", "--lib"])
         .args(["--profile", "bpf", "--target", TARGET, "--target-dir"])
         .arg(&target)
@@ -150,18 +150,29 @@ fn link(archive: &Path, exports: &[&str]) -> Result<Vec<u8>> {
     let exports = exports.iter().copied();
     let object = linker.link_to_buffer([LinkerInput::new_from_file(archive)], OutputType::Object, exports)?;
     ensure!(!linker.has_errors(), "LLVM reported errors");
-    Ok(object.as_slice().to_vec())
+    strip(object.as_slice())
+}
+
+/// Without the sections that only a debugger reads; BTF and its line information stay.
+#[cfg(feature = "bpf")]
+fn strip(elf: &[u8]) -> Result<Vec<u8>> {
+    let mut builder = object::build::elf::Builder::read(elf).context("read the linked object")?;
+    for section in &mut builder.sections {
+        let name = section.name.to_string();
+        section.delete = name.contains(".debug_") || name.contains(".eh_frame");
+    }
+    builder.delete_orphans();
+    // LLVM keeps the sections' names with the symbols'; the builder wants them apart.
+    let names = builder.sections.add();
+    names.name = ".shstrtab".into();
+    names.sh_type = object::elf::SHT_STRTAB;
+    names.data = object::build::elf::SectionData::SectionString;
+    let mut stripped = Vec::new();
+    builder.write(&mut stripped).context("write the stripped object")?;
+    Ok(stripped)
 }
 
 #[cfg(not(feature = "bpf"))]
 fn link(_: &Path, _: &[&str]) -> Result<Vec<u8>> {
     anyhow::bail!("this xtask is not linked to LLVM")
-}
-
-fn cargo() -> String {
-    env::var("CARGO").unwrap_or("cargo".into())
-}
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_owned).unwrap_or_default()
 }

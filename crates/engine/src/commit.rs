@@ -1,7 +1,7 @@
 //! Writes what was decided: records, templates, the scheduler's cursor, the real servers' loads.
 
 use crate::decide::{self, Change, ChangeKind, Decision, RememberKind, To};
-use crate::flow::{self, Key, NO_RECORD, Place, Record, WhenFull, watch};
+use crate::flow::{self, FromClient, Key, NO_RECORD, Place, Record, WhenFull, watch};
 use crate::layout::{Control, Service, slot_bits, state_bits};
 use crate::persist;
 use crate::reason::Reason;
@@ -165,6 +165,12 @@ fn remember<T: Tables>(t: &T, control: &Control, h: &Headers, d: &Decision, sett
             return;
         }
         flow::release(cell);
+    } else {
+        // The one that waited for the handshake.
+        let waiting = flow::find(t, control, CellTable::HalfOpen, &FromClient::new(&key, control.seed, 0));
+        if let Some(cell) = t.cell(CellTable::HalfOpen, waiting.index) {
+            flow::release(cell);
+        }
     }
     flow::insert(t, control, CellTable::Templates, &key, &record(template.expires, 0), WhenFull::Evict);
 }
