@@ -6,7 +6,7 @@ use crate::commit;
 use crate::decide::{self, ChangeKind, Decision, To, Way};
 use crate::flow::{self, FromClient, FromServer, NO_RECORD, watch};
 use crate::forward::{self, Sent};
-use crate::layout::{Control, SCTP, TCP, UDP, service_flags, state_bits};
+use crate::layout::{Control, NO_REAL, SCTP, TCP, UDP, service_flags, state_bits};
 use crate::neighbour;
 use crate::packet::Packet;
 use crate::reason::{Action, Reason};
@@ -180,7 +180,7 @@ fn known<T: Tables>(t: &T, control: &Control, h: &Headers, class: &Class) -> Opt
     if table && (h.protocol == TCP || (stateless && h.protocol == UDP)) {
         let slot = schedule::slot(t, control, &settings, h.family, &h.source, h.source_port)?;
         let watched = h.protocol == TCP && watch::is_set(t, control, key.hash(control.seed, port));
-        if !slot.record && !watched {
+        if !slot.record && !watched && slot.real != NO_REAL {
             return Some(Known { real: slot.real, way: Way::to_server(port), touch: NO_RECORD });
         }
     }
