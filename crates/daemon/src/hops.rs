@@ -25,7 +25,7 @@ impl Hops {
         let mut hops = Self { reals: addresses(plan, ids), ..Self::default() };
         let by_index: HashMap<u32, &Interface> = known.iter().map(|i| (i.index, i)).collect();
         for &address in hops.reals.keys() {
-            match way(network, address, &by_index).await {
+            match way(network, address, &by_index, &plan.vips).await {
                 Ok(way) => _ = hops.ways.insert(address, way),
                 Err(why) => tracing::warn!("no way to real server {address}: {why}"),
             }
@@ -93,6 +93,7 @@ async fn way(
     network: &Network,
     address: IpAddr,
     interfaces: &HashMap<u32, &Interface>,
+    vips: &BTreeSet<IpAddr>,
 ) -> Result<(Hop, IpAddr), String> {
     let route = network.route_to(address).await.map_err(|e| e.to_string())?;
     if route.local {
@@ -106,7 +107,8 @@ async fn way(
     };
     let neighbour = route.gateway.unwrap_or(address);
     let mac = network.neighbour(route.interface, neighbour).await.map_err(|e| e.to_string())?;
-    Ok((hop(&route, interface, mac), neighbour))
+    let hop = Hop { source: tunnel_source(&route, interface, address, vips), ..hop(&route, interface, mac) };
+    Ok((hop, neighbour))
 }
 
 fn hop(route: &Route, interface: &Interface, destination_mac: Option<[u8; 6]>) -> Hop {
@@ -120,6 +122,24 @@ fn hop(route: &Route, interface: &Interface, destination_mac: Option<[u8; 6]>) -
     }
 }
 
+/// The outer source of tunnels: never a VIP, which the real server has itself, and which may be another director's
+/// tomorrow. The kernel takes an IPv6 VIP readily (RFC 6724 §5, rule 8: the longest matching prefix).
+fn tunnel_source(route: &Route, interface: &Interface, to: IpAddr, vips: &BTreeSet<IpAddr>) -> Option<IpAddr> {
+    let source = route.source?;
+    if !vips.contains(&source) {
+        return Some(source);
+    }
+    let own = || {
+        interface.addresses.iter().filter(|net| {
+            let address = net.addr();
+            let link_local = matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
+            address.is_ipv4() == to.is_ipv4() && !link_local && !vips.contains(&address)
+        })
+    };
+    let on_link = own().find(|net| net.contains(&to));
+    on_link.or_else(|| own().next()).map(|net| net.addr()).or(Some(source))
+}
+
 /// Asks the kernel for a neighbour.
 pub async fn ask(network: &Network, interface: u32, address: IpAddr) {
     match network.resolve(interface, address).await {
@@ -127,5 +147,37 @@ pub async fn ask(network: &Network, interface: u32, address: IpAddr) {
         // The next change of the link or of routes looks everything up again.
         Err(error @ NetworkError::Request { .. }) => tracing::debug!("resolve {address}: {error}"),
         Err(error) => tracing::warn!("resolve {address}: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tunnel_begins_at_an_address_of_the_directors_own() {
+        let interface = |addresses: &[&str]| Interface {
+            index: 2,
+            name: "eth0".into(),
+            mtu: 1500,
+            mac: [2, 0, 0, 0, 0, 1],
+            up: true,
+            carrier: true,
+            kind: None,
+            addresses: addresses.iter().map(|net| net.parse().unwrap()).collect(),
+        };
+        let vips: BTreeSet<IpAddr> = ["192.0.2.10", "2001:db8::10"].map(|vip| vip.parse().unwrap()).into();
+        let source = |chosen: &str, to: &str, addresses: &[&str]| {
+            let source = Some(chosen.parse().unwrap());
+            let route = Route { interface: 2, gateway: None, source, mtu: None, local: false };
+            tunnel_source(&route, &interface(addresses), to.parse().unwrap(), &vips).unwrap().to_string()
+        };
+        let all = ["fe80::1/64", "2001:db8:9::1/64", "2001:db8::1/64", "2001:db8::10/128", "192.0.2.1/24"];
+        assert_eq!(source("192.0.2.1", "192.0.2.21", &all), "192.0.2.1");
+        assert_eq!(source("2001:db8::10", "2001:db8::21", &all), "2001:db8::1");
+        assert_eq!(source("2001:db8::10", "2001:db8:5::21", &all), "2001:db8:9::1");
+        assert_eq!(source("192.0.2.10", "192.0.2.21", &all), "192.0.2.1");
+        // Better than none.
+        assert_eq!(source("192.0.2.10", "192.0.2.21", &["192.0.2.10/32"]), "192.0.2.10");
     }
 }
