@@ -9,7 +9,7 @@ use crate::layout::{
 };
 use crate::layout::{SCTP, TCP, UDP};
 use crate::reason::Reason;
-use crate::tables::{Step, Tables};
+use crate::tables::{Scan, Step, Tables};
 use crate::wire::Headers;
 
 /// Who has an address.
@@ -181,17 +181,43 @@ fn conditions<T: Tables>(t: &T, target: Target, h: &Headers, interface: u32) -> 
     if target.flags & target_flags::CONDITIONAL == 0 {
         return Ok(target);
     }
-    let mut i = 0;
-    while i < limits::CONDITIONS && i < u32::from(target.conditions) {
-        let index = target.owner.wrapping_add(i);
-        let Some(c) = t.condition(index) else { return Err(Reason::Inconsistent) };
-        let source = c.family == 0 || (c.family == h.family && h.source.masked(&c.mask) == c.from);
-        let holds = source && (c.interface == 0 || c.interface == interface);
+    let mut first = FirstThatHolds {
+        conditions: target.owner,
+        source: h.source,
+        family: h.family,
+        interface,
+        holds: false,
+        absent: false,
+        target: Target::default(),
+    };
+    t.scan(u32::from(target.conditions).min(limits::CONDITIONS), &mut first);
+    if first.holds && !first.absent { Ok(first.target) } else { Err(Reason::NotMember) }
+}
+
+/// A scan and not a loop: the verifier would follow each of its ends through all that comes after.
+struct FirstThatHolds {
+    conditions: u32,
+    source: Address,
+    family: u8,
+    interface: u32,
+    holds: bool,
+    absent: bool,
+    target: Target,
+}
+
+impl<T: Tables> Scan<T> for FirstThatHolds {
+    #[inline(always)]
+    fn visit(&mut self, t: &T, step: u32) -> bool {
+        let index = self.conditions.wrapping_add(step);
+        let Some(c) = t.condition(index) else { return false };
+        let source = c.family == 0 || (c.family == self.family && self.source.masked(&c.mask) == c.from);
+        let holds = source && (c.interface == 0 || c.interface == self.interface);
         t.note(Step::Condition { index, holds });
         if holds {
-            return if c.absent != 0 { Err(Reason::NotMember) } else { Ok(c.target) };
+            self.holds = true;
+            self.absent = c.absent != 0;
+            self.target = c.target;
         }
-        i += 1;
+        !holds
     }
-    Err(Reason::NotMember)
 }
