@@ -1,0 +1,350 @@
+//! Two directors with the same tables: one native, on the heap, and one in the kernel. Every packet meets both, and
+//! they must do the same with it.
+
+use super::format::{Arrival, Out, Step, Tamper, Vector};
+use super::kernel::{Kernel, Ran, Verdict};
+use super::network::Network;
+use marca_config::plan::Plan;
+use marca_engine::decap::{Policy, decapsulate};
+use marca_engine::flow::{self, Key};
+use marca_engine::layout::{
+    Address, AddressCell, Cell, Condition, Destination, PortCell, RangeCell, Real, Server, ServiceCell, Vip, limits,
+};
+use marca_engine::reason::Action;
+use marca_engine::tables::Route;
+use marca_engine::{Outcome, wire};
+use marca_tables::explain::Director;
+use marca_tables::ids::Ids;
+use marca_tables::memory::{Capacity, Memory, WATCH_WORDS};
+use marca_tables::{Frame, Region, View, classifier, services};
+use marca_testkit::frame;
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// So that every run of the suite is the same.
+const SEED: u64 = 0x6d61_7263_6120_3031;
+
+const CAPACITY: Capacity = Capacity {
+    addresses: 256,
+    ports: 1024,
+    half: 256,
+    services: 64,
+    slots: 4096,
+    servers: 256,
+    reals: 64,
+    flows: 1024,
+    half_open: 1024,
+    templates: 1024,
+};
+
+/// Whose tunnels the decapsulator takes apart.
+const DIRECTORS: [&str; 2] = ["10.0.0.1", "fd00::1"];
+
+pub struct Both {
+    pub network: Network,
+    kernel: Kernel,
+    native: Memory,
+    plan: Plan,
+    ids: Ids,
+    /// Of the next packet's headroom, bytes that are taken.
+    reserved: usize,
+}
+
+impl Both {
+    /// On a thread of its own, because it moves into a namespace of its own.
+    pub fn new(label: &str) -> Self {
+        let network = Network::enter();
+        let interfaces: Vec<String> = network.interfaces().into_keys().collect();
+        let directors = DIRECTORS.map(|text| text.parse().unwrap());
+        let kernel = Kernel::load(label, &CAPACITY, SEED, &interfaces, &directors);
+        let native = Memory::on_heap(CAPACITY, SEED);
+        Self { network, kernel, native, plan: Plan::default(), ids: Ids::default(), reserved: 0 }
+    }
+
+    /// Brings a vector up to its packet.
+    pub fn prepare(&mut self, vector: &Vector) {
+        let Some(configuration) = &vector.configuration else { return };
+        self.start(configuration);
+        for step in &vector.before {
+            match step {
+                Step::Packet(arrival) => _ = self.take(arrival),
+                Step::Age(time) => self.age(*time),
+                Step::Load(configuration) => self.load(configuration),
+                Step::Tamper(tamper) => self.tamper(*tamper),
+            }
+        }
+    }
+
+    /// A director that has just been started with this configuration.
+    pub fn start(&mut self, configuration: &str) {
+        self.ids = Ids::default();
+        self.reserved = 0;
+        for half in 0..2 {
+            self.kernel.maps().write_prefixes(half, &[]).unwrap();
+        }
+        self.native.prefixes.clear();
+        for memory in [&self.native, &self.kernel.plane.maps.memory] {
+            clear(memory);
+        }
+        self.load(configuration);
+    }
+
+    /// Another configuration, as a reload brings it.
+    pub fn load(&mut self, configuration: &str) {
+        let text = format!("[router]\noutside = \"outside\"\ninside = \"inside\"\n{configuration}");
+        let loaded = marca_config::load("marca.toml", &text).unwrap_or_else(|e| panic!("{}", e.render(false)));
+        self.plan = Plan::of(&loaded.config).unwrap();
+        self.ids.assign(&self.plan, CAPACITY.services, CAPACITY.reals).unwrap();
+        let interfaces = self.network.interfaces();
+        let clock = self.kernel.plane.clock;
+        let mut prefixes = Vec::new();
+        for memory in [&self.native, &self.kernel.plane.maps.memory] {
+            services::write(memory, &self.plan, &self.ids, clock).unwrap();
+            for number in 0..CAPACITY.reals {
+                let real = memory.reals.get(number).unwrap();
+                if real.family != 0 {
+                    services::set_hop(memory, number, &self.network.hop(classifier::ip(real.family, &real.address)));
+                }
+            }
+            prefixes = vec![classifier::write(memory, &self.plan, &self.ids, &interfaces).unwrap()];
+        }
+        let written = prefixes.remove(0);
+        self.native.prefixes.retain(|prefix| prefix.half != written.half);
+        self.native.prefixes.extend(&written.prefixes);
+        self.kernel.maps().write_prefixes(written.half, &written.prefixes).unwrap();
+        for memory in [&self.native, &self.kernel.plane.maps.memory] {
+            classifier::switch(memory, &written);
+        }
+    }
+
+    fn age(&self, time: Duration) {
+        let ticks = self.kernel.plane.clock.ticks(time);
+        for memory in [&self.native, &self.kernel.plane.maps.memory] {
+            for cell in cells(memory) {
+                cell.seen.set(cell.seen.get().wrapping_sub(ticks));
+            }
+        }
+    }
+
+    fn tamper(&mut self, tamper: Tamper) {
+        for memory in [&self.native, &self.kernel.plane.maps.memory] {
+            match tamper {
+                Tamper::FullFlows => cells_of(&memory.flows).for_each(|cell| cell.stamp.set(VALID)),
+                Tamper::UnknownMethod => {
+                    for number in 0..CAPACITY.reals {
+                        let real = memory.reals.get(number).unwrap();
+                        memory.reals.set(number, &Real { method: UNKNOWN_METHOD, ..real });
+                    }
+                }
+                Tamper::NoHeadroom => self.reserved = METADATA,
+            }
+        }
+    }
+
+    /// A packet's way through both directors and the explanation, which agree.
+    pub fn take(&mut self, arrival: &Arrival) -> Ran {
+        let interface = self.network.index(arrival.interface);
+        let now = self.kernel.plane.now().unwrap();
+        let reserved = std::mem::take(&mut self.reserved);
+        let route = self.route(&arrival.frame);
+        let director = Director {
+            memory: &self.native,
+            plan: &self.plan,
+            ids: &self.ids,
+            clock: self.kernel.plane.clock,
+            now,
+            route: Some(route),
+            interfaces: None,
+        };
+        let explained = director.explain(&arrival.frame, interface);
+        let mut view = View::new(&self.native, now);
+        view.route = route;
+        let mut frame = Frame::new(arrival.frame.clone(), interface);
+        frame.headroom -= reserved;
+        let outcome = marca_engine::process(&mut frame, &mut view);
+        let verdict = verdict(&outcome, interface);
+        let native = Ran { reason: outcome.reason, verdict, frame: frame.bytes };
+        if Kernel::takes(&arrival.frame) {
+            agree(&arrival.frame, &native, &self.kernel.run(&arrival.frame, interface, reserved));
+        }
+        if reserved == 0 {
+            let text = || frame::describe(&arrival.frame);
+            assert_eq!(explained.reason, native.reason, "explained otherwise: {}\n{explained}", text());
+            assert_eq!(explained.frame, native.frame, "explained otherwise: {}\n{explained}", text());
+            assert_eq!(explained.lines.last().map(String::as_str), Some(native.reason.sentence()));
+        }
+        native
+    }
+
+    /// What the kernel answers about a reply's way.
+    fn route(&self, bytes: &[u8]) -> Route {
+        match wire::network(&Frame::new(bytes.to_vec(), 0)) {
+            Ok(h) => self.network.route(classifier::ip(h.family, &h.destination)),
+            Err(_) => Route::None,
+        }
+    }
+
+    /// A packet's way through the decapsulator.
+    pub fn decapsulate(&mut self, arrival: &Arrival) -> Ran {
+        let interface = self.network.index(arrival.interface);
+        let mut frame = Frame::new(arrival.frame.clone(), interface);
+        let reason = decapsulate(&mut frame, &Directors);
+        let outcome = Outcome { reason, interface: 0 };
+        let native = Ran { reason, verdict: verdict(&outcome, interface), frame: frame.bytes };
+        if Kernel::takes(&arrival.frame) {
+            agree(&arrival.frame, &native, &self.kernel.decapsulate(&arrival.frame, interface));
+        }
+        native
+    }
+
+    /// The packet of a vector, through what it is for.
+    pub fn run(&mut self, vector: &Vector, arrival: &Arrival) -> Ran {
+        if vector.configuration.is_some() { self.take(arrival) } else { self.decapsulate(arrival) }
+    }
+
+    /// Everything that packets have written, but for when, is the same natively and in the kernel.
+    pub fn assert_same_tables(&self, what: &str) {
+        let [native, kernel] = [&self.native, &self.kernel.plane.maps.memory].map(written);
+        assert_eq!(native, kernel, "{what}: the tables differ, native and kernel");
+    }
+
+    /// What packets have written, natively.
+    pub fn written(&self) -> Written {
+        written(&self.native)
+    }
+
+    /// Whether the vector's expectation is met; else what is different.
+    pub fn judge(&self, vector: &Vector, ran: &Ran) -> Result<(), String> {
+        let (verdict, bytes) = match &vector.out {
+            Out::Pass => (Verdict::Pass, Some(&vector.packet.frame)),
+            Out::PassAs(bytes) => (Verdict::Pass, Some(bytes)),
+            // What is left of a frame that is dropped is nobody's business.
+            Out::Drop => (Verdict::Drop, None),
+            Out::Send(out) if out.interface == vector.packet.interface => (Verdict::Transmit, Some(&out.frame)),
+            Out::Send(out) => (Verdict::Redirect, Some(&out.frame)),
+        };
+        if vector.reason == ran.reason && verdict == ran.verdict && bytes.is_none_or(|bytes| *bytes == ran.frame) {
+            return Ok(());
+        }
+        Err(format!(
+            "{}\n    expected {} {verdict:?} {}\n    found    {} {:?} {}",
+            vector.name,
+            vector.reason.label(),
+            bytes.map_or(String::new(), |bytes| frame::describe(bytes)),
+            ran.reason.label(),
+            ran.verdict,
+            frame::describe(&ran.frame),
+        ))
+    }
+}
+
+/// A valid cell's stamp.
+const VALID: u32 = 2;
+const UNKNOWN_METHOD: u8 = 99;
+/// Bytes of metadata in front of a packet: what is left has no room for an outer header.
+const METADATA: usize = 200;
+
+struct Directors;
+
+impl Policy for Directors {
+    fn accepts(&self, family: u8, outer_source: &Address, _: &Address) -> bool {
+        DIRECTORS.iter().any(|text| text.parse() == Ok::<IpAddr, _>(classifier::ip(family, outer_source)))
+    }
+}
+
+fn verdict(outcome: &Outcome, interface: u32) -> Verdict {
+    match outcome.action() {
+        Action::Pass => Verdict::Pass,
+        Action::Drop => Verdict::Drop,
+        Action::Send if outcome.interface == interface => Verdict::Transmit,
+        Action::Send => Verdict::Redirect,
+    }
+}
+
+fn agree(frame: &[u8], native: &Ran, kernel: &Ran) {
+    if native == kernel {
+        return;
+    }
+    panic!(
+        "native and kernel differ\n    in     {}\n    native {} {:?} {}\n    kernel {} {:?} {}",
+        frame::describe(frame),
+        native.reason.label(),
+        native.verdict,
+        frame::describe(&native.frame),
+        kernel.reason.label(),
+        kernel.verdict,
+        frame::describe(&kernel.frame),
+    );
+}
+
+/// What packets write, without the times.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Written {
+    /// Where it is, whose it is; real server, service, state.
+    records: Vec<(u32, Key, [u64; 3])>,
+    words: Vec<(u32, u64)>,
+}
+
+fn written(memory: &Memory) -> Written {
+    let records = cells(memory).zip(0..).filter_map(|(cell, index)| {
+        let (key, record) = flow::read(cell)?;
+        Some((index, key, [u64::from(record.real), u64::from(record.service), record.state]))
+    });
+    let words = |region: &Region<_>| words_of(region).collect::<Vec<u64>>();
+    let loads = (0..memory.loads.len()).filter_map(|i| memory.loads.at(i));
+    let loads = loads.flat_map(|load| [load.active.get(), load.inactive.get()]);
+    let neighbours = (0..limits::NEIGHBOURS).filter_map(|i| memory.neighbours.at(i));
+    let neighbours = neighbours.flat_map(|n| {
+        let ends = u64::from(n.family.get()) << 32 | u64::from(n.interface.get());
+        [ends, n.address[0].get(), n.address[1].get(), n.macs[0].get(), n.macs[1].get(), n.asked.get()]
+    });
+    let all = words(&memory.slots).into_iter().chain(words(&memory.cursors)).chain(words(&memory.watch));
+    let all = all.chain(loads).chain(neighbours).zip(0..).filter(|(word, _)| *word != 0);
+    Written { records: records.collect(), words: all.map(|(word, index)| (index, word)).collect() }
+}
+
+fn words_of(region: &Region<marca_engine::layout::Word64>) -> impl Iterator<Item = u64> {
+    (0..region.len()).filter_map(|i| region.at(i)).map(|word| word.get())
+}
+
+fn cells_of(region: &Region<Cell>) -> impl Iterator<Item = &Cell> {
+    (0..region.len()).filter_map(|i| region.at(i))
+}
+
+fn cells(memory: &Memory) -> impl Iterator<Item = &Cell> {
+    [&memory.flows, &memory.half_open, &memory.templates].into_iter().flat_map(cells_of)
+}
+
+/// As new.
+fn clear(memory: &Memory) {
+    for cell in cells(memory) {
+        cell.stamp.set(0);
+        cell.key.iter().chain([&cell.owner, &cell.state]).for_each(|word| word.set(0));
+    }
+    for words in [&memory.slots, &memory.cursors, &memory.watch] {
+        (0..words.len()).filter_map(|i| words.at(i)).for_each(|word| word.set(0));
+    }
+    for load in (0..memory.loads.len()).filter_map(|i| memory.loads.at(i)) {
+        load.active.set(0);
+        load.inactive.set(0);
+    }
+    for neighbour in (0..limits::NEIGHBOURS).filter_map(|i| memory.neighbours.at(i)) {
+        neighbour.family.set(0);
+        neighbour.interface.set(0);
+        neighbour.asked.set(0);
+        neighbour.address.iter().chain(&neighbour.macs).for_each(|word| word.set(0));
+    }
+    for half in 0..CAPACITY.half * 2 {
+        memory.ranges.set(half, &RangeCell::default());
+        memory.conditions.set(half, &Condition::default());
+        memory.destinations.set(half, &Destination::default());
+        memory.vips.set(half, &Vip::default());
+    }
+    (0..CAPACITY.addresses * 2).for_each(|i| _ = memory.addresses.set(i, &AddressCell::default()));
+    (0..CAPACITY.ports * 2).for_each(|i| _ = memory.ports.set(i, &PortCell::default()));
+    (0..CAPACITY.services).for_each(|i| _ = memory.services.set(i, &ServiceCell::default()));
+    (0..CAPACITY.servers).for_each(|i| _ = memory.servers.set(i, &Server::default()));
+    (0..CAPACITY.reals).for_each(|i| _ = memory.reals.set(i, &Real::default()));
+    memory.initialise(SEED);
+    debug_assert_eq!(memory.watch.len(), WATCH_WORDS);
+}

@@ -1,0 +1,188 @@
+//! The programs in the kernel, run by `BPF_PROG_TEST_RUN`.
+
+use aya::maps::{HashMap, MapData, PerCpuArray};
+use aya::programs::xdp::XdpMode;
+use aya::programs::{SchedClassifier, TestRun, TestRunOptions, TestRunResult, Xdp};
+use aya::{Ebpf, EbpfLoader};
+use marca_daemon::linux::data_plane::{DataPlane, Maps, detach};
+use marca_engine::reason::Reason;
+use marca_tables::memory::Capacity;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+/// What a program did with a frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ran {
+    pub reason: Reason,
+    pub verdict: Verdict,
+    pub frame: Vec<u8>,
+}
+
+/// What the driver is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Aborted,
+    Drop,
+    Pass,
+    /// Out of the interface that it came in on.
+    Transmit,
+    /// Out of another one.
+    Redirect,
+}
+
+impl Verdict {
+    /// `enum xdp_action` in `include/uapi/linux/bpf.h`.
+    fn from_number(number: u32) -> Self {
+        match number {
+            1 => Self::Drop,
+            2 => Self::Pass,
+            3 => Self::Transmit,
+            4 => Self::Redirect,
+            _ => Self::Aborted,
+        }
+    }
+}
+
+/// The director's data plane and the decapsulator, loaded, and attached to nothing.
+pub struct Kernel {
+    pub plane: DataPlane,
+    /// An XDP program: aya keeps to itself the type that it wants to open one as such, and a test run asks the kernel,
+    /// which knows what it is.
+    entry: SchedClassifier,
+    real_server: Ebpf,
+    decap_reasons: PerCpuArray<MapData, u64>,
+    /// The director's counters after the last packet; nobody else's packets are counted.
+    reasons: Vec<(Reason, u64)>,
+    /// Dropped last.
+    _folder: Folder,
+}
+
+impl Kernel {
+    /// `label` keeps apart tests of one process. The programs that do nothing are attached to these interfaces: the
+    /// kernel runs tests only as if from a queue that is ready for XDP.
+    pub fn load(label: &str, capacity: &Capacity, seed: u64, interfaces: &[String], directors: &[IpAddr]) -> Self {
+        let folder = Folder::new(label);
+        let mut plane = DataPlane::load(&folder.0, capacity, seed).unwrap_or_else(|e| panic!("{e}"));
+        // Attaches nothing, and pins the entry.
+        plane.attach(&[]).unwrap_or_else(|e| panic!("{e}"));
+        let entry = SchedClassifier::from_pin(folder.0.join("entry")).unwrap();
+        let mut real_server = EbpfLoader::new().load(marca_bpf::real_server()).unwrap();
+        let mut allowed: HashMap<MapData, [u32; 5], u32> =
+            real_server.take_map("DIRECTORS").unwrap().try_into().unwrap();
+        for &director in directors {
+            let (family, address) = marca_tables::classifier::address(director);
+            let [a, b, c, d] = address.0;
+            allowed.insert([a, b, c, d, u32::from(family)], 1, 0).unwrap();
+        }
+        let decap_reasons = real_server.take_map("DECAP_REASONS").unwrap().try_into().unwrap();
+        program(&mut real_server, marca_bpf::DECAP).load().unwrap();
+        let pass = program(&mut real_server, marca_bpf::PASS);
+        pass.load().unwrap();
+        for name in interfaces {
+            pass.attach(name, XdpMode::Driver).unwrap();
+        }
+        let reasons = plane.maps.reasons();
+        Self { plane, entry, real_server, decap_reasons, reasons, _folder: folder }
+    }
+
+    pub fn maps(&mut self) -> &mut Maps {
+        &mut self.plane.maps
+    }
+
+    /// Whether the kernel runs this frame: it refuses those that end inside the Ethernet header (`net/bpf/test_run.c`,
+    /// `bpf_test_init`), which no driver hands to XDP either.
+    pub fn takes(frame: &[u8]) -> bool {
+        frame.len() >= marca_engine::wire::ETHERNET
+    }
+
+    /// Runs the director's entry, and what it calls. `reserved` bytes of the headroom are taken.
+    pub fn run(&mut self, frame: &[u8], interface: u32, reserved: usize) -> Ran {
+        let (verdict, frame) = test_run(&self.entry, frame, interface, reserved);
+        let after = self.plane.maps.reasons();
+        let reason = moved(&self.reasons, &after);
+        self.reasons = after;
+        Ran { reason, verdict, frame }
+    }
+
+    /// Runs the decapsulator.
+    pub fn decapsulate(&mut self, frame: &[u8], interface: u32) -> Ran {
+        let before = self.decap_reasons();
+        let (verdict, frame) = test_run(&*program(&mut self.real_server, marca_bpf::DECAP), frame, interface, 0);
+        let after = self.decap_reasons();
+        Ran { reason: moved(&before, &after), verdict, frame }
+    }
+
+    fn decap_reasons(&self) -> Vec<(Reason, u64)> {
+        let count = |reason: Reason| self.decap_reasons.get(&(reason as u32), 0).unwrap().iter().sum();
+        Reason::ALL.iter().map(|&reason| (reason, count(reason))).collect()
+    }
+}
+
+/// The one reason whose counter moved, by one.
+fn moved(before: &[(Reason, u64)], after: &[(Reason, u64)]) -> Reason {
+    let differences = before.iter().zip(after).map(|((reason, before), (_, after))| (*reason, after - before));
+    let moved: Vec<(Reason, u64)> = differences.filter(|(_, difference)| *difference != 0).collect();
+    match moved[..] {
+        [(reason, 1)] => reason,
+        _ => panic!("one packet has one reason: {moved:?}"),
+    }
+}
+
+fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> &'a mut Xdp {
+    ebpf.program_mut(name).unwrap().try_into().unwrap()
+}
+
+fn test_run<P>(program: &P, frame: &[u8], interface: u32, reserved: usize) -> (Verdict, Vec<u8>)
+where
+    P: for<'o> TestRun<Opts<'o> = TestRunOptions<'o>, Result = TestRunResult>,
+{
+    // Metadata lies in front of the packet, in the headroom.
+    let data: Vec<u8> = std::iter::repeat_n(0, reserved).chain(frame.iter().copied()).collect();
+    // `struct xdp_md`: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
+    let context = [reserved as u32, data.len() as u32, 0, interface, 0, 0].map(u32::to_ne_bytes).concat();
+    let mut out = vec![0; data.len() + ROOM];
+    let options = TestRunOptions {
+        data_in: Some(&data),
+        data_out: Some(&mut out),
+        ctx_in: Some(&context),
+        repeat: 1,
+        ..Default::default()
+    };
+    let ran = program.test_run(options).unwrap_or_else(|e| panic!("{} bytes: {e:?}", frame.len()));
+    out.truncate(ran.data_size_out as usize);
+    (Verdict::from_number(ran.return_value), out.split_off(reserved))
+}
+
+/// A frame grows by an IPv6 header at the most.
+const ROOM: usize = 64;
+
+/// A folder of the BPF file system, taken away on drop, also when its test panics.
+struct Folder(PathBuf);
+
+const PREFIX: &str = "marca-vectors-";
+
+impl Folder {
+    fn new(label: &str) -> Self {
+        remove_orphans();
+        Self(Path::new(marca_daemon::linux::bpffs::MOUNT_POINT).join(format!("{PREFIX}{}-{label}", std::process::id())))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if let Err(error) = detach(&self.0) {
+            eprintln!("{} is still there: {error}", self.0.display());
+        }
+    }
+}
+
+/// Folders of test runs that were killed.
+fn remove_orphans() {
+    for entry in std::fs::read_dir(marca_daemon::linux::bpffs::MOUNT_POINT).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Some(process) = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()) else { continue };
+        if !Path::new("/proc").join(process).exists() {
+            let _ = detach(&entry.path());
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! The vectors: packets, and what becomes of them, run natively, in the kernel, and through `explain`. They must agree.
+//!
+//! What is expected stands in `tests/vectors/*.toml`; this adds what no list holds: every truncation and some thousand
+//! mutations of every vector's packet. Needs root and iproute2.
+
+mod both;
+mod format;
+mod kernel;
+mod network;
+
+use both::Both;
+use format::Arrival;
+use marca_engine::Reason;
+use marca_engine::reason::Action;
+use marca_engine::wire;
+use marca_tables::Frame;
+
+/// Runs the test on a thread of its own, which takes its namespace with it.
+fn with_both(label: &str, test: impl FnOnce(&mut Both) + Send) {
+    std::thread::scope(|scope| {
+        let work = scope.spawn(|| test(&mut Both::new(label)));
+        work.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    });
+}
+
+#[test]
+fn every_vector_comes_out_as_written_natively_in_the_kernel_and_explained() {
+    with_both("vectors", |both| {
+        let mut faults = Vec::new();
+        for vector in format::all() {
+            both.prepare(&vector);
+            let ran = both.run(&vector, &vector.packet);
+            both.assert_same_tables(&vector.name);
+            faults.extend(both.judge(&vector, &ran).err());
+        }
+        assert!(faults.is_empty(), "{} vectors:\n{}", faults.len(), faults.join("\n"));
+    });
+}
+
+#[test]
+fn no_two_vectors_have_one_name_and_every_reason_is_reached() {
+    let vectors = format::all();
+    for (index, vector) in vectors.iter().enumerate() {
+        assert!(vectors[..index].iter().all(|other| other.name != vector.name), "{} is there twice", vector.name);
+    }
+    let missing: Vec<&str> = Reason::ALL
+        .iter()
+        .filter(|reason| !vectors.iter().any(|vector| vector.reason == **reason))
+        .map(|reason| reason.label())
+        .collect();
+    assert!(missing.is_empty(), "no vector has {missing:?}");
+}
+
+#[test]
+fn a_truncated_packet_is_never_sent_on_and_leaves_no_trace() {
+    with_both("truncated", |both| {
+        for vector in format::all() {
+            both.prepare(&vector);
+            let before = both.written();
+            for length in 0..packet_end(&vector.packet.frame) {
+                let frame = vector.packet.frame[..length].to_vec();
+                let ran = both.run(&vector, &Arrival { frame, ..vector.packet });
+                assert_ne!(ran.reason.action(), Action::Send, "{}, the first {length} bytes", vector.name);
+            }
+            assert_eq!(both.written(), before, "{}", vector.name);
+            both.assert_same_tables(&vector.name);
+        }
+    });
+}
+
+/// Where the IP packet ends, or the frame, when that is shorter.
+fn packet_end(frame: &[u8]) -> usize {
+    let end =
+        wire::network(&Frame::new(frame.to_vec(), 0)).map_or(frame.len(), |h| usize::from(h.l3) + h.length as usize);
+    end.min(frame.len())
+}
+
+/// Of each vector's packet.
+const MUTATIONS: u32 = 40;
+
+#[test]
+fn mutated_packets_have_the_same_end_natively_and_in_the_kernel() {
+    with_both("mutated", |both| {
+        let mut noise = Noise(1);
+        for vector in format::all() {
+            both.prepare(&vector);
+            for _ in 0..MUTATIONS {
+                let frame = noise.mutate(&vector.packet.frame);
+                let ran = both.run(&vector, &Arrival { frame, ..vector.packet });
+                let allowed = vector.reason == Reason::Inconsistent || ran.reason != Reason::Inconsistent;
+                assert!(allowed, "{}: a packet alone makes no tables contradict each other", vector.name);
+            }
+            both.assert_same_tables(&vector.name);
+        }
+    });
+}
+
+/// Numbers that look random and are the same in every run (Marsaglia, "Xorshift RNGs", 2003).
+struct Noise(u64);
+
+impl Noise {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % limit as u64) as usize
+    }
+
+    /// Some bytes changed, most of them in the headers; sometimes a piece cut off or added.
+    fn mutate(&mut self, frame: &[u8]) -> Vec<u8> {
+        let mut bytes = frame.to_vec();
+        for _ in 0..self.below(4) {
+            let (reach, at_most) = (bytes.len().min(HEADERS), bytes.len());
+            let reach = if self.below(8) == 0 { at_most } else { reach };
+            if reach != 0 {
+                let at = self.below(reach);
+                bytes[at] = match self.below(3) {
+                    0 => bytes[at] ^ 1 << self.below(8),
+                    1 => [0, 1, 4, 6, 17, 44, 0x7f, 0xff][self.below(8)],
+                    _ => self.below(256) as u8,
+                };
+            }
+        }
+        match self.below(6) {
+            0 => bytes.truncate(self.below(frame.len() + 1)),
+            1 => bytes.resize(frame.len() + self.below(64), 0),
+            _ => {}
+        }
+        bytes
+    }
+}
+
+/// Bytes in which headers are.
+const HEADERS: usize = 90;
