@@ -205,7 +205,14 @@ impl Both {
     /// Everything that packets have written, but for when, is the same natively and in the kernel.
     pub fn assert_same_tables(&self, what: &str) {
         let [native, kernel] = [&self.native, &self.kernel.plane.maps.memory].map(written);
-        assert_eq!(native, kernel, "{what}: the tables differ, native and kernel");
+        let only = |these: &Written, those: &Written| Written {
+            records: these.records.iter().filter(|record| !those.records.contains(record)).copied().collect(),
+            words: these.words.iter().filter(|word| !those.words.contains(word)).copied().collect(),
+        };
+        if native != kernel {
+            let (native, kernel) = (only(&native, &kernel), only(&kernel, &native));
+            panic!("{what}: the tables differ\n    native {native:?}\n    kernel {kernel:?}");
+        }
     }
 
     /// What packets have written, natively.
