@@ -1,9 +1,9 @@
 //! The three forwarding methods, in both families, between curl and nginx.
 
-use crate::peers::{Content, Curl, LARGE, Nginx, udp_echo};
+use crate::peers::{Content, Curl, Farm, LARGE};
 use crate::site::{PATIENCE, Site, Status, host};
 use marca_testkit::peer;
-use marca_testkit::topology::{DualStack, ETH0, Process, VIPS};
+use marca_testkit::topology::{DualStack, ETH0, VIPS};
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::IpAddr;
@@ -88,7 +88,7 @@ impl Case {
         let mut site = if nat { Site::routed(&name, SERVERS) } else { Site::flat(&name, SERVERS) };
         let vip = self.family.of(VIPS[0]);
         let content = Content::make(&site.dir);
-        let farm = Farm::start(&site, &content);
+        let farm = Farm::start(&site.net, &content);
         if !nat {
             site.net.servers().iter().for_each(|server| server.hold_vip(vip).unwrap());
         }
@@ -161,8 +161,7 @@ impl Case {
         assert!(fs::read(&fetched).unwrap() == wanted, "the download differs");
         let server = curl.ask("http", vip);
         curl.done(&format!("https://{}/upload/{server}", host(vip)), &["-T", large.to_str().unwrap()]);
-        let nginx = &farm.nginx[farm.names.iter().position(|name| *name == server).unwrap()];
-        assert!(nginx.uploaded(&server) == wanted, "the upload differs");
+        assert!(farm.uploaded(&server, &server) == wanted, "the upload differs");
         3
     }
 
@@ -185,23 +184,6 @@ impl Case {
         for reason in ["no_flow", "no_server", "not_member", "no_neighbour", "table_full", "inconsistent"] {
             assert_eq!(status.reason(reason), 0, "{reason}");
         }
-    }
-}
-
-/// A real server in each namespace.
-struct Farm {
-    names: Vec<String>,
-    nginx: Vec<Nginx>,
-    _udp: Vec<Process>,
-}
-
-impl Farm {
-    fn start(site: &Site, content: &Content) -> Self {
-        let names: Vec<String> = (1..=site.net.servers().len()).map(|number| format!("web{number}")).collect();
-        let each = || std::iter::zip(site.net.servers(), &names);
-        let nginx = each().map(|(namespace, name)| Nginx::start(namespace, name, content)).collect();
-        let udp = each().map(|(namespace, name)| udp_echo(namespace, name)).collect();
-        Self { names, nginx, _udp: udp }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Servers and clients that know nothing of marca: nginx, curl, and a UDP echo in Python.
 
 use crate::site::{PATIENCE, host};
-use marca_testkit::topology::{Namespace, Process};
+use marca_testkit::topology::{Namespace, Process, Topology};
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use std::time::Instant;
 
 /// What these tests need of Debian. The services that come with them are not used and need not run.
 #[allow(dead_code, reason = "for those who set up a machine")]
-pub const PACKAGES: [&str; 6] = ["curl", "iproute2", "nginx-light", "openssl", "python3", "util-linux"];
+pub const PACKAGES: [&str; 7] = ["curl", "iproute2", "iputils-ping", "nginx-light", "openssl", "python3", "util-linux"];
 
 /// The files that every nginx serves.
 pub struct Content {
@@ -41,15 +41,36 @@ impl Content {
     }
 }
 
+/// A real server in each server namespace: `web1` and so on.
+pub struct Farm {
+    nginx: Vec<(String, Nginx)>,
+    _udp: Vec<Process>,
+}
+
+impl Farm {
+    pub fn start(net: &Topology, content: &Content) -> Self {
+        let named = || (1..).map(|number| format!("web{number}")).zip(net.servers());
+        let nginx = named().map(|(name, server)| (name.clone(), Nginx::start(server, &name, content))).collect();
+        let udp = named().map(|(name, server)| udp_echo(server, &name)).collect();
+        Self { nginx, _udp: udp }
+    }
+
+    /// A file that was put below `/upload/` of a server.
+    pub fn uploaded(&self, server: &str, file: &str) -> Vec<u8> {
+        let (_, nginx) = self.nginx.iter().find(|(name, _)| name == server).unwrap();
+        fs::read(nginx.prefix.join("files/upload").join(file)).unwrap()
+    }
+}
+
 /// An nginx of its own configuration: HTTP on 80 and HTTPS on 443, in both families, answers its name, serves
 /// `/large.bin`, and takes what is put below `/upload/`.
-pub struct Nginx {
+struct Nginx {
     prefix: PathBuf,
     _process: Process,
 }
 
 impl Nginx {
-    pub fn start(namespace: &Namespace, name: &str, content: &Content) -> Self {
+    fn start(namespace: &Namespace, name: &str, content: &Content) -> Self {
         let prefix = content.dir.join(format!("nginx-{name}"));
         fs::create_dir_all(prefix.join("files/upload")).unwrap();
         fs::hard_link(content.large(), prefix.join("files/large.bin")).unwrap();
@@ -64,11 +85,6 @@ impl Nginx {
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
         Self { prefix, _process: process }
-    }
-
-    /// A file that was put below `/upload/`.
-    pub fn uploaded(&self, name: &str) -> Vec<u8> {
-        fs::read(self.prefix.join("files/upload").join(name)).unwrap()
     }
 }
 
@@ -97,7 +113,7 @@ fn configuration(name: &str, prefix: &Path, keys: &Path) -> String {
 }
 
 /// Echoes datagrams to port 443 after its name, from the address that was asked.
-pub fn udp_echo(namespace: &Namespace, name: &str) -> Process {
+fn udp_echo(namespace: &Namespace, name: &str) -> Process {
     let echo = namespace.spawn("/usr/bin/python3", ["-c", UDP_ECHO, name, "443"]).unwrap();
     echo.wait_for_line("ready", PATIENCE).unwrap();
     echo

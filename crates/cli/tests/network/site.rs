@@ -8,6 +8,7 @@ use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Output;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// For each wait. Long, because two cores may be busy with something else; nothing waits this long when all is well.
@@ -15,7 +16,8 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A topology, the director's folders, and its daemon.
 pub struct Site {
-    pub net: Topology,
+    /// Shared with threads that go on while the daemon comes and goes.
+    pub net: Arc<Topology>,
     daemon: Option<Process>,
     /// Configuration, state, and whatever a test puts here.
     pub dir: PathBuf,
@@ -36,7 +38,7 @@ impl Site {
     fn around(test: &str, net: Topology) -> Self {
         let name = format!("marca-cli-{}", test.replace(' ', "-"));
         let site = Self {
-            net,
+            net: Arc::new(net),
             daemon: None,
             dir: std::env::temp_dir().join(&name),
             pin_dir: Path::new("/sys/fs/bpf").join(&name),
@@ -147,8 +149,20 @@ impl Site {
 
     /// Ends the daemon with the signal that service managers send.
     pub fn terminate(&mut self) {
+        self.daemon.as_mut().expect("a daemon runs").signal(Signal::SIGTERM).unwrap();
+        self.ended();
+    }
+
+    /// Ends the daemon by the program's own command.
+    pub fn stop(&mut self) {
+        let said = self.marca_done(&["stop"]);
+        assert!(said.contains("has ended"), "{said}");
+        self.ended();
+    }
+
+    /// The daemon has been told to end: it has.
+    pub fn ended(&mut self) {
         let mut daemon = self.daemon.take().expect("a daemon runs");
-        daemon.signal(Signal::SIGTERM).unwrap();
         assert!(daemon.wait(PATIENCE).unwrap().success(), "{}", daemon.output());
     }
 
