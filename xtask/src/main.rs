@@ -1,5 +1,6 @@
 //! The project's tasks: `cargo xtask --help`.
 
+mod bench;
 mod bpf;
 mod demo;
 mod process;
@@ -25,13 +26,21 @@ enum Task {
         /// Compares with the committed objects instead of writing them
         #[arg(long)]
         check: bool,
+        /// Loads the committed objects into the kernel and says how many instructions its verifier followed (needs root)
+        #[arg(long, conflicts_with = "check")]
+        verify: bool,
     },
+    /// Measures (needs root)
+    #[command(subcommand)]
+    Bench(bench::Bench),
 }
 
 fn main() -> Result<()> {
     match Task::parse() {
         Task::Demo { once } => demo::run(once),
         Task::Test => test::test(),
-        Task::Bpf { check } => bpf::run(check),
+        Task::Bpf { verify: true, .. } => bench::verify(),
+        Task::Bpf { check, .. } => bpf::run(check),
+        Task::Bench(bench) => bench::run(bench),
     }
 }

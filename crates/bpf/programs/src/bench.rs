@@ -4,13 +4,16 @@
 use crate::frame::Frame;
 use aya_ebpf::bindings::xdp_action;
 use aya_ebpf::btf_maps::{Array, HashMap, ProgramArray};
-use aya_ebpf::helpers::bpf_xdp_adjust_head;
+use aya_ebpf::helpers::{bpf_xdp_adjust_head, bpf_xdp_get_buff_len};
 use aya_ebpf::macros::{btf_map, xdp};
 use aya_ebpf::programs::XdpContext;
 use marca_engine::Packet;
 
 /// Longest frame that can be measured.
 const FRAME: usize = 128;
+
+/// Length of an Ethernet header.
+const ETHERNET: usize = 14;
 
 /// What to restore, and how flows differ.
 #[repr(C, align(8))]
@@ -21,10 +24,10 @@ pub struct Template {
     pub length: u32,
     /// Flows, a power of two, minus 1.
     pub flows: u32,
-    /// Where the 32 bits are that hold the flow's number, xored to what is there.
+    /// Where the 32 bits are that hold the flow's number, xored to what is there. Checksums are left as they are: the
+    /// engine only changes them by differences.
     pub at: u32,
-    /// Where 16 bits are that take what the number leaves over, and where a checksum is to be set right; 0: none.
-    pub checksum: u32,
+    pub spare: u32,
 }
 
 #[btf_map]
@@ -71,11 +74,12 @@ fn restore(ctx: &XdpContext) {
     let Some(next) = BENCH_NEXT.get_ptr_mut(0) else { return };
     let mut frame = Frame { ctx: ctx.ctx };
     // An encapsulated frame has grown: take off what is in front. The length is then the template's.
-    let (data, end) = (ctx.data(), ctx.data_end());
-    let grown = (end - data) as i32 - template.length as i32;
-    if grown != 0 {
-        // SAFETY: the context is valid for the whole run.
-        unsafe { bpf_xdp_adjust_head(ctx.ctx, grown) };
+    // SAFETY: the context is valid for the whole run.
+    unsafe {
+        let grown = bpf_xdp_get_buff_len(ctx.ctx) as i32 - template.length as i32;
+        if grown != 0 {
+            bpf_xdp_adjust_head(ctx.ctx, grown);
+        }
     }
     // SAFETY: measured on one processor.
     let flow = unsafe {
@@ -83,13 +87,11 @@ fn restore(ctx: &XdpContext) {
         // A walk without locality through all of them: an odd factor permutes a power of two.
         (*next).wrapping_mul(0x9e37_79b1) & template.flows
     };
-    let mut at = 0;
-    while at < FRAME {
-        let mut chunk = [0; 8];
-        chunk.copy_from_slice(&template.bytes[at..at + 8]);
-        if !frame.write(at, chunk) {
-            break;
-        }
+    // The Ethernet header by itself, so that no word that the measured program loads lies across two of these stores: a
+    // processor cannot forward two stores to one load, and no driver's frame makes it wait like that.
+    let _ = copy::<8>(&mut frame, template, 0) && copy::<4>(&mut frame, template, 8) && copy::<2>(&mut frame, template, 12);
+    let mut at = ETHERNET;
+    while at + 8 <= FRAME && copy::<8>(&mut frame, template, at) {
         at += 8;
     }
     let at = template.at as usize;
@@ -97,4 +99,11 @@ fn restore(ctx: &XdpContext) {
         let word = u32::from_be_bytes(bytes) ^ flow;
         let _ = frame.write(at, word.to_be_bytes());
     }
+}
+
+#[inline(always)]
+fn copy<const N: usize>(frame: &mut Frame, template: &Template, at: usize) -> bool {
+    let mut chunk = [0; N];
+    chunk.copy_from_slice(&template.bytes[at..at + N]);
+    frame.write(at, chunk)
 }

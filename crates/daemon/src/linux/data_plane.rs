@@ -466,7 +466,7 @@ pub fn detach(dir: &Path) -> io::Result<()> {
 }
 
 /// The maps that are pinned and shared from one load to the next.
-const MAPS: [&str; 21] = [
+pub const MAPS: [&str; 21] = [
     "CONTROL",
     "ADDRESSES",
     "PORTS",
