@@ -16,6 +16,7 @@ use marca_engine::{Outcome, wire};
 use marca_tables::explain::Director;
 use marca_tables::ids::Ids;
 use marca_tables::memory::{Capacity, Memory, WATCH_WORDS};
+use marca_tables::sweep::Sweep;
 use marca_tables::{Frame, Region, View, classifier, services};
 use marca_testkit::frame;
 use std::net::IpAddr;
@@ -200,6 +201,15 @@ impl Both {
     /// The packet of a vector, through what it is for.
     pub fn run(&mut self, vector: &Vector, arrival: &Arrival) -> Ran {
         if vector.configuration.is_some() { self.take(arrival) } else { self.decapsulate(arrival) }
+    }
+
+    /// A whole pass over each director's records.
+    pub fn sweep(&mut self, sweeps: &mut [Sweep; 2]) {
+        let now = self.kernel.plane.now().unwrap();
+        for (memory, sweep) in [&self.native, &self.kernel.plane.maps.memory].into_iter().zip(sweeps) {
+            let (_, complete) = sweep.step(memory, now, u32::MAX);
+            assert!(complete);
+        }
     }
 
     /// Everything that packets have written, but for when, is the same natively and in the kernel.

@@ -4,6 +4,7 @@
 //! mutations of every vector's packet. Needs root and iproute2.
 
 mod both;
+mod flows;
 mod format;
 mod kernel;
 mod network;
@@ -91,6 +92,17 @@ fn mutated_packets_have_the_same_end_natively_and_in_the_kernel() {
                 assert!(allowed, "{}: a packet alone makes no tables contradict each other", vector.name);
             }
             both.assert_same_tables(&vector.name);
+        }
+    });
+}
+
+#[test]
+fn a_live_flow_goes_where_it_began_in_the_kernel_too() {
+    with_both("flows", |both| {
+        for scheduler in ["rr", "wlc", "sh", "maglev"] {
+            for persist in [false, true] {
+                flows::a_live_flow_goes_where_it_began(both, scheduler, persist);
+            }
         }
     });
 }
