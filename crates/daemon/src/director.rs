@@ -289,7 +289,7 @@ impl Director {
             let before = self.state.ids.clone();
             let sweep = &self.sweep;
             self.state.ids.release(|id| match id {
-                IdKind::Real(real) => sweep.has_records(*real),
+                IdKind::Real(real) => sweep.has_records(memory, *real),
                 IdKind::Service(_) => false,
             });
             if self.state.ids != before {

@@ -14,7 +14,7 @@ use crate::wire::Headers;
 #[inline(always)]
 pub fn commit<T: Tables>(t: &T, control: &Control, h: &Headers, d: &Decision, now: u32) -> Result<(), Reason> {
     if d.release != NO_RECORD {
-        release(t, CellTable::Flows, d.release);
+        release(t, d.release_table, d.release);
     }
     match d.change.kind {
         ChangeKind::None => {}
@@ -53,8 +53,8 @@ fn open<T: Tables>(t: &T, control: &Control, h: &Headers, d: &Decision, now: u32
     match inserted.place {
         Place::Free => {}
         Place::Evicted => gone(t, inserted.real, inserted.state),
-        // The table still says where its packets go.
-        Place::Full if d.table && !differs => return Ok(()),
+        // The table still says where its packets go; and what goes past the VIP is not held up.
+        Place::Full if d.table && (!differs || state & state_bits::DIRECT != 0) => return Ok(()),
         Place::Full => return Err(Reason::TableFull),
     }
     if let Some(load) = t.load(d.real_index) {
@@ -151,14 +151,6 @@ fn remember<T: Tables>(t: &T, control: &Control, h: &Headers, d: &Decision, sett
     let key = persist::key(d.service, settings, h.family, &h.source);
     let record = |seen, state| Record { real: d.real_index, service: d.service, state, seen };
     let template = d.template;
-    if template.kind == RememberKind::Provisional {
-        let state = state_bits::TEMPLATE | state_bits::HALF_OPEN;
-        let inserted = flow::insert(t, control, CellTable::HalfOpen, &key, &record(now, state), WhenFull::Evict);
-        if inserted.place == Place::Evicted {
-            gone(t, inserted.real, inserted.state);
-        }
-        return;
-    }
     if let Some(cell) = t.cell(CellTable::Templates, template.at) {
         if template.followed {
             cell.seen.set(template.expires);
@@ -166,11 +158,19 @@ fn remember<T: Tables>(t: &T, control: &Control, h: &Headers, d: &Decision, sett
         }
         flow::release(cell);
     } else {
-        // The one that waited for the handshake.
+        // The one that waited for the handshake, or for a real server that is gone.
         let waiting = flow::find(t, control, CellTable::HalfOpen, &FromClient::new(&key, control.seed, 0));
         if let Some(cell) = t.cell(CellTable::HalfOpen, waiting.index) {
             flow::release(cell);
         }
+    }
+    if template.kind == RememberKind::Provisional {
+        let state = state_bits::TEMPLATE | state_bits::HALF_OPEN;
+        let inserted = flow::insert(t, control, CellTable::HalfOpen, &key, &record(now, state), WhenFull::Evict);
+        if inserted.place == Place::Evicted {
+            gone(t, inserted.real, inserted.state);
+        }
+        return;
     }
     flow::insert(t, control, CellTable::Templates, &key, &record(template.expires, 0), WhenFull::Evict);
 }

@@ -2,7 +2,7 @@
 
 use crate::classify::{Class, Unique};
 use crate::flow::{self, Found, FromClient, FromServer, Key, NO_RECORD};
-use crate::layout::{Address, Control, NO_REAL, SCTP, Service, TCP, UDP, real_flags, service_flags, state_bits};
+use crate::layout::{Address, Control, NO_REAL, SCTP, Service, TCP, UDP, service_flags, state_bits};
 use crate::persist;
 use crate::reason::Reason;
 use crate::schedule::{self, Pick};
@@ -17,8 +17,9 @@ pub struct Decision {
     pub real_index: u32,
     pub way: Way,
     pub change: Change,
-    /// Index of a flow's record that is dead and makes room first, or [`NO_RECORD`].
+    /// Index of the connection's record that is dead and makes room first, or [`NO_RECORD`]; and its table.
     pub release: u32,
+    pub release_table: CellTable,
     pub template: Remember,
     pub cursor: CursorMove,
     /// The service's table decides: the watch filter must know of handshakes and closes.
@@ -35,6 +36,7 @@ impl Decision {
             way: Way::to_server(port),
             change,
             release: NO_RECORD,
+            release_table: CellTable::Flows,
             template: Remember::NOTHING,
             cursor: CursorMove::NONE,
             table,
@@ -202,6 +204,7 @@ fn request<T: Tables>(
     let stateless = h.protocol == UDP && settings.flags & service_flags::UDP_STATELESS != 0;
     let key = key(h);
     let mut release = NO_RECORD;
+    let mut release_table = CellTable::Flows;
     if !stateless {
         let m = FromClient::new(&key, control.seed, port);
         let found = flow::find(t, control, CellTable::Flows, &m);
@@ -218,11 +221,16 @@ fn request<T: Tables>(
             let found = flow::find(t, control, CellTable::HalfOpen, &m);
             if found.exists() {
                 t.note(Step::Flow { table: CellTable::HalfOpen, real: found.real, state: found.state });
-                let mut decision = to_server(&found, half_open(h, &found), table);
-                if decision.change.kind == ChangeKind::Promote {
-                    decision.template = proved(t, control, service, &settings, h, now);
+                if is_over(h, &settings, &found, now) {
+                    release = found.index;
+                    release_table = CellTable::HalfOpen;
+                } else {
+                    let mut decision = to_server(&found, half_open(h, &found), table);
+                    if decision.change.kind == ChangeKind::Promote {
+                        decision.template = proved(t, control, service, &settings, h, now);
+                    }
+                    return Ok(decision);
                 }
-                return Ok(decision);
             }
         }
         t.note(Step::NoFlow);
@@ -257,6 +265,7 @@ fn request<T: Tables>(
     };
     let mut decision = Decision::to_server(service, pick.real, port, change, table);
     decision.release = release;
+    decision.release_table = release_table;
     decision.cursor = pick.cursor;
     if settings.persist != 0 {
         let expires = now.wrapping_add(settings.persist);
@@ -284,8 +293,8 @@ fn request<T: Tables>(
 fn is_over(h: &Headers, settings: &Service, found: &Found, now: u32) -> bool {
     match h.protocol {
         TCP => h.opens() && found.state & state_bits::ENDING != 0,
-        SCTP => now.wrapping_sub(found.seen) > settings.established,
-        _ => now.wrapping_sub(found.seen) > settings.udp,
+        SCTP => flow::idle(now, found.seen) > settings.established,
+        _ => flow::idle(now, found.seen) > settings.udp,
     }
 }
 
@@ -343,13 +352,6 @@ fn reply<T: Tables>(t: &T, control: &Control, h: &Headers, unique: Option<Unique
         table = CellTable::HalfOpen;
         found = flow::find(t, control, table, &m);
     }
-    let by_table = match unique {
-        Some(unique) => match t.service(unique.service) {
-            Some(settings) => settings.flags & service_flags::TABLE != 0,
-            None => false,
-        },
-        None => false,
-    };
     if !found.exists() {
         t.note(Step::NoFlow);
         let (real, way) = stateless_reply(t, control, h, unique)?;
@@ -360,6 +362,10 @@ fn reply<T: Tables>(t: &T, control: &Control, h: &Headers, unique: Option<Unique
     t.note(Step::Flow { table, real: found.real, state: found.state });
     let to = found.state | closing(h, state_bits::FIN_SERVER);
     let change = Change::update(table, found.index, found.state, to);
+    let by_table = match t.service(found.service) {
+        Some(settings) => settings.flags & service_flags::TABLE != 0,
+        None => false,
+    };
     let mut decision = to_server(&found, change, by_table);
     decision.way = if found.state & state_bits::DIRECT != 0 {
         Way::to_kernel()
@@ -383,7 +389,7 @@ pub fn stateless_reply<T: Tables>(
     let Some(slot) = schedule::slot(t, control, &settings, h.family, &h.destination, h.destination_port) else {
         return Err(Reason::NotAReply);
     };
-    let stateless = h.protocol == TCP || settings.flags & service_flags::UDP_STATELESS != 0;
+    let stateless = h.protocol == TCP || (h.protocol == UDP && settings.flags & service_flags::UDP_STATELESS != 0);
     if slot.record || !stateless {
         return Err(Reason::NotAReply);
     }
@@ -396,21 +402,18 @@ pub fn stateless_reply<T: Tables>(
 }
 
 /// A client's SYN straight to a real server, past the VIP: if its replies could be taken for those of a table service,
-/// it is recorded and its slot asks records from now on.
+/// it is recorded and its slot asks records from now on. The slot may well have another real server: not always.
 #[inline(always)]
 pub fn direct<T: Tables>(t: &T, control: &Control, h: &Headers, unique: Unique) -> Result<Decision, Reason> {
     let Some(settings) = t.service(unique.service) else { return Err(Reason::NotOurs) };
     let slot = schedule::slot(t, control, &settings, h.family, &h.source, h.source_port);
     let Some(slot) = slot else { return Err(Reason::NotOurs) };
-    let Some(real) = t.real(slot.real) else { return Err(Reason::NotOurs) };
-    if real.address != h.destination || real.flags & real_flags::LEAVING != 0 {
-        return Err(Reason::NotOurs);
-    }
     let state = u64::from(h.destination_port) | state_bits::DIRECT;
     let m = FromClient::new(&key(h), control.seed, h.destination_port);
     let found = flow::find(t, control, CellTable::Flows, &m);
     let change = if found.exists() {
-        Change::touch(CellTable::Flows, found.index)
+        // Perhaps of an earlier connection, which has ended.
+        Change::update(CellTable::Flows, found.index, found.state, state)
     } else {
         Change::open(CellTable::Flows, state)
     };

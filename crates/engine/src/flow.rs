@@ -177,12 +177,18 @@ impl<T: Tables> Match<T> for FromServer {
     #[inline(always)]
     fn matches(&self, t: &T, cell: &Cell) -> bool {
         let [a, b] = self.client.words();
+        let state = cell.state.get();
         if cell.key[0].get() & !VIP_PORT_BITS != self.ports
             || cell.key[1].get() != a
             || cell.key[2].get() != b
-            || cell.state.get() as u16 != self.server_port
+            || state as u16 != self.server_port
         {
             return false;
+        }
+        if state & state_bits::DIRECT != 0 {
+            // What the client asked for is the real server itself, whichever its slot has now.
+            let [c, d] = self.server.words();
+            return cell.key[3].get() == c && cell.key[4].get() == d;
         }
         match t.real(cell.owner.get() as u32) {
             Some(real) => real.address == self.server,
@@ -372,6 +378,13 @@ pub fn read(cell: &Cell) -> Option<(Key, Record)> {
     let record =
         Record { real: owner as u32, service: (owner >> 32) as u32, state: cell.state.get(), seen: cell.seen.get() };
     (cell.stamp.get() == stamp).then_some((key, record))
+}
+
+/// Ticks since a record was looked up. Another processor's clock may be a tick ahead: its packet has come just now.
+#[inline(always)]
+pub fn idle(now: u32, seen: u32) -> u32 {
+    let idle = now.wrapping_sub(seen);
+    if idle < u32::MAX / 2 { idle } else { 0 }
 }
 
 /// Notes that a packet looked the record up.

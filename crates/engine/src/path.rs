@@ -191,7 +191,7 @@ fn known<T: Tables>(t: &T, control: &Control, h: &Headers, class: &Class) -> Opt
     if !found.exists() {
         return None;
     }
-    let idle = t.now().wrapping_sub(found.seen);
+    let idle = flow::idle(t.now(), found.seen);
     let over = match h.protocol {
         TCP => false,
         SCTP => idle > settings.established,

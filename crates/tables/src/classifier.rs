@@ -4,12 +4,13 @@ use crate::ids::Ids;
 use crate::memory::{Memory, Prefix};
 use ipnet::IpNet;
 use marca_config::plan::{Candidate, Family, Outcome, Plan, PortPlan, Reply};
+use marca_engine::forward::Method;
 use marca_engine::hash;
 use marca_engine::layout::{
     Address, AddressCell, Condition, Control, Destination, PortCell, RangeCell, Target, V4, V6, Vip, control_flags,
     limits, node_flags, node_port_key, port_key, target_flags,
 };
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 /// What cannot be written.
@@ -218,11 +219,14 @@ impl Writer<'_> {
 
     /// Real servers under NAT, and what their ports mean.
     fn replies(&mut self) -> Result<(), WriteError> {
+        let leaving = self.leaving();
         let mut vips: HashMap<IpAddr, u32> = HashMap::new();
         for (from, reply) in &self.plan.replies {
             let node = self.node(from.address, 0)?;
             let target = match reply {
                 Reply::Ambiguous => Target::default(),
+                // A connection that the plan does not know any more may have the same port.
+                Reply::Unique { .. } if leaving.contains(&from.address) => Target::default(),
                 Reply::Unique { service, vip, port } => {
                     let vip = match vips.get(vip) {
                         Some(&index) => index,
@@ -240,10 +244,17 @@ impl Writer<'_> {
             };
             self.port(PortCell { key: node_port_key(node, from.protocol.number(), from.port), target })?;
         }
-        for &ip in &self.plan.range_nodes {
+        for &ip in self.plan.range_nodes.iter().chain(&leaving) {
             self.node(ip, node_flags::RANGES)?;
         }
         Ok(())
+    }
+
+    /// Real servers under NAT that are no longer in the plan: their live connections still send replies.
+    fn leaving(&self) -> BTreeSet<IpAddr> {
+        let reals = self.ids.leaving_reals().filter_map(|index| self.memory.reals.get(index));
+        let reals = reals.filter(|real| real.family != 0 && real.method == Method::Nat as u8);
+        reals.map(|real| ip(real.family, &real.address)).collect()
     }
 
     fn node(&mut self, ip: IpAddr, flags: u8) -> Result<u32, WriteError> {

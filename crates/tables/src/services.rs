@@ -148,7 +148,7 @@ impl Writer<'_> {
         }
         let same_servers = old.servers_len == new.servers_len
             && servers.iter().enumerate().all(|(i, s)| self.memory.servers.get(old.servers + i as u32) == Some(*s));
-        let same_slots = old.slots_len == new.slots_len
+        let same_slots = same_mapping(&old, &new)
             && table.iter().enumerate().all(|(i, &real)| self.slot(old.slots + i as u32) == Some(real));
         if same_servers {
             new.servers = old.servers;
@@ -160,7 +160,7 @@ impl Writer<'_> {
             new.slots = old.slots;
         } else {
             new.slots = self.room(plan, "slots", new.slots_len)?;
-            self.write_slots(&table, &old, new.slots);
+            self.write_slots(&table, &old, &new);
         }
         if new == old {
             return Ok(());
@@ -238,20 +238,20 @@ impl Writer<'_> {
     }
 
     /// Slots whose real server changes ask records from now on; what asked them before goes on asking.
-    fn write_slots(&self, table: &[u32], old: &Service, start: u32) {
-        for (i, &real) in table.iter().enumerate() {
+    fn write_slots(&self, table: &[u32], old: &Service, new: &Service) {
+        for (number, &real) in (0..).zip(table) {
             let mut bits = 0;
-            if old.slots_len as usize == table.len() {
-                let before = self.memory.slots.at(old.slots + i as u32).map_or(0, |slot| slot.get());
-                bits = before & slot_bits::RECORD;
+            if same_mapping(old, new) {
+                let before = self.memory.slots.at(old.slots + number).map_or(0, |slot| slot.get());
+                bits = before & (slot_bits::RECORD | slot_bits::FRESH);
                 if before as u32 != real {
                     bits |= slot_bits::CONSULT | slot_bits::FRESH;
                 }
-            } else if old.servers_len != 0 {
-                // Another size sends clients to other slots, and another scheduler kept its records elsewhere.
+            } else if *old != Service::default() {
+                // Clients have other slots now, or had none; records are where they were.
                 bits = slot_bits::CONSULT | slot_bits::FRESH;
             }
-            if let Some(slot) = self.memory.slots.at(start + i as u32) {
+            if let Some(slot) = self.memory.slots.at(new.slots + number) {
                 slot.set(u64::from(real) | bits);
             }
         }
@@ -264,6 +264,15 @@ impl Writer<'_> {
         };
         spans.find(count, len).ok_or_else(|| NoRoom { service: plan.name.clone(), what, count })
     }
+}
+
+/// Whether every client that has a slot has the one of the same number in both.
+fn same_mapping(old: &Service, new: &Service) -> bool {
+    let flags = service_flags::TABLE | service_flags::HASH_PORT;
+    old.slots_len == new.slots_len
+        && old.scheduler == new.scheduler
+        && old.mask == new.mask
+        && old.flags & flags == new.flags & flags
 }
 
 /// Which real server each slot has; empty for services without a table.

@@ -5,16 +5,23 @@
 //! not a dead connection: before it may go, its slot has to ask records for a whole timeout (an *audit*), a sixteenth
 //! of a service's slots at a time. A slot that asks because its real server changed goes back to asking none when a
 //! pass has met no record that differs from it.
+//!
+//! Half-open connections come first and flows after them: a connection that is promoted during a pass is met in the one
+//! table or in the other. Slots are remembered by their place in their service's table, not in the slots' memory, which
+//! another table may take over between two looks.
 
 use crate::memory::{Memory, WATCH_WORDS};
 use crate::view::View;
 use marca_engine::commit;
 use marca_engine::flow::{self, FromClient, Key, Record};
-use marca_engine::layout::{Cell, SCTP, Service, TCP, service_flags, slot_bits, state_bits};
+use marca_engine::layout::{Address, Cell, SCTP, Service, TCP, service_flags, slot_bits, state_bits};
 use marca_engine::persist;
 use marca_engine::schedule;
 use marca_engine::tables::{CellTable, Tables};
 use std::collections::{HashMap, HashSet};
+
+/// A slot: the service's number, and its number in the service's table.
+type Place = (u32, u32);
 
 /// How long a connection is remembered after a reset: IPVS's `IP_VS_TCP_S_CLOSE`, in seconds.
 pub const RESET_SECONDS: u64 = 10;
@@ -26,22 +33,46 @@ const AUDIT_SHARE: u32 = 16;
 pub struct Sweep {
     /// Ticks that a reset connection is remembered.
     reset: u32,
-    /// Place in the flows, then in the half-open connections.
-    flows: u32,
+    /// Place in the half-open connections, then in the flows.
     half_open: u32,
+    flows: u32,
     started: u32,
     /// Slots that some record of this pass differs from.
-    differing: HashSet<u32>,
-    /// Since when slots ask records, by slot. A slot not seen before asks since now.
-    asking: HashMap<u32, u32>,
+    differing: HashSet<Place>,
+    /// Since when slots ask records. A slot not seen before asks since now.
+    asking: HashMap<Place, u32>,
     /// Slots that should be audited, by service.
-    stale: HashMap<u32, Vec<u32>>,
+    stale: HashMap<u32, HashSet<u32>>,
+    /// What sends the services' clients to slots, and since when.
+    mappings: HashMap<u32, (Mapping, u32)>,
     /// Templates that live connections hold, by index.
     held: HashSet<u32>,
     /// Records of each real server, in this pass and in the last whole one.
     records: HashMap<u32, u32>,
     last_records: HashMap<u32, u32>,
     passes: u64,
+}
+
+/// While this stays the same, so does a client's slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Mapping {
+    table: bool,
+    scheduler: u8,
+    slots_len: u32,
+    mask: Address,
+    hash_port: bool,
+}
+
+impl Mapping {
+    fn of(settings: &Service) -> Self {
+        Self {
+            table: settings.flags & service_flags::TABLE != 0,
+            scheduler: settings.scheduler,
+            slots_len: settings.slots_len,
+            mask: settings.mask,
+            hash_port: settings.flags & service_flags::HASH_PORT != 0,
+        }
+    }
 }
 
 /// What one pass found.
@@ -57,12 +88,13 @@ impl Sweep {
     pub fn new(reset: u32) -> Self {
         Self {
             reset,
-            flows: 0,
             half_open: 0,
+            flows: 0,
             started: 0,
             differing: HashSet::new(),
             asking: HashMap::new(),
             stale: HashMap::new(),
+            mappings: HashMap::new(),
             held: HashSet::new(),
             records: HashMap::new(),
             last_records: HashMap::new(),
@@ -75,9 +107,12 @@ impl Sweep {
         self.passes
     }
 
-    /// Whether a real server had records in the last whole pass; true before there was one.
-    pub fn has_records(&self, real: u32) -> bool {
-        self.passes == 0 || self.last_records.get(&real).is_some_and(|&n| n > 0)
+    /// Whether a real server has records: connections by its load, and connections and templates in the last whole
+    /// pass; true before there was one.
+    pub fn has_records(&self, memory: &Memory, real: u32) -> bool {
+        // Two processors may confuse the two counts, but not their sum.
+        let load = memory.loads.at(real).map_or(0, |load| load.active.get().wrapping_add(load.inactive.get()));
+        self.passes == 0 || load != 0 || self.last_records.get(&real).is_some_and(|&n| n > 0)
     }
 
     /// Goes on for at most `cells` cells of connections; templates and slots are seen to at the end of a pass. Answers
@@ -89,19 +124,19 @@ impl Sweep {
             self.begin(memory, now);
         }
         let mut left = cells;
-        while left > 0 && self.flows < memory.flows.len() {
-            freed.flows += u32::from(self.flow(&view, self.flows));
-            self.flows += 1;
-            left -= 1;
-        }
         while left > 0 && self.half_open < memory.half_open.len() {
             freed.half_open += u32::from(self.half_open(&view, self.half_open));
             self.half_open += 1;
             left -= 1;
         }
+        while left > 0 && self.flows < memory.flows.len() {
+            freed.flows += u32::from(self.flow(&view, self.flows));
+            self.flows += 1;
+            left -= 1;
+        }
         let complete = self.flows == memory.flows.len() && self.half_open == memory.half_open.len();
         if complete {
-            freed.templates = self.templates(memory, now);
+            freed.templates = self.templates(&view);
             self.finish(&view);
         }
         (freed, complete)
@@ -126,30 +161,34 @@ impl Sweep {
         let Some((key, record)) = view.cell(CellTable::Flows, index).and_then(flow::read) else { return false };
         let Some(control) = view.control() else { return false };
         let settings = view.service(record.service).unwrap_or_default();
-        let idle = view.now.wrapping_sub(record.seen);
+        let mapped = self.mapped(record.service, &settings, view.now);
         let timeout = self.timeout(&key, &record, &settings);
         let slot = schedule::slot(view, &control, &settings, key.family, &key.client, key.client_port);
-        let over = idle > timeout && idle < u32::MAX / 2;
+        let place = slot.map(|slot| (record.service, slot.index.wrapping_sub(settings.slots)));
+        let over = flow::idle(view.now, record.seen) > timeout;
         // Ends are watched, so their records are fresh; so are datagrams', which always ask.
-        let fresh = slot.is_none() || key.protocol != TCP || record.state & state_bits::ENDING != 0;
-        let dead = match slot {
-            Some(slot) if over && !fresh => self.audited(view, slot, &record, timeout),
-            _ => over,
-        };
+        let fresh = key.protocol != TCP || record.state & state_bits::ENDING != 0;
+        let dead = over
+            && match (slot, place) {
+                _ if fresh => true,
+                (Some(slot), Some(place)) => self.audited(view, slot, place, timeout),
+                // Until a while ago a table may have spared the packets the look at their record.
+                _ => flow::idle(view.now, mapped) > timeout,
+            };
         if dead {
             commit::release(view, CellTable::Flows, index);
             return true;
         }
         *self.records.entry(record.real).or_default() += 1;
-        if let Some(slot) = slot {
+        if let (Some(slot), Some(place)) = (slot, place) {
             if slot.real != record.real || record.state & state_bits::DIRECT != 0 {
-                self.differing.insert(slot.index);
+                self.differing.insert(place);
             }
             if record.state & state_bits::ENDING != 0 {
                 flow::watch::set(view, key.hash(control.seed, record.state as u16));
             }
             if over && !slot.record {
-                self.stale.entry(record.service).or_default().push(slot.index);
+                self.stale.entry(record.service).or_default().insert(place.1);
             }
         }
         if settings.persist != 0 && record.state & (state_bits::ENDING | state_bits::DIRECT) == 0 {
@@ -161,6 +200,19 @@ impl Sweep {
             }
         }
         false
+    }
+
+    /// Since when clients have been sent to slots as they are now.
+    fn mapped(&mut self, service: u32, settings: &Service, now: u32) -> u32 {
+        let mapping = Mapping::of(settings);
+        match self.mappings.get(&service) {
+            Some((known, since)) if *known == mapping => *since,
+            _ => {
+                self.asking.retain(|place, _| place.0 != service);
+                self.mappings.insert(service, (mapping, now));
+                now
+            }
+        }
     }
 
     fn timeout(&self, key: &Key, record: &Record, settings: &Service) -> u32 {
@@ -177,12 +229,12 @@ impl Sweep {
 
     /// Whether the record's slot has been asking for longer than its timeout, so that a live connection would have
     /// touched it.
-    fn audited(&mut self, view: &View, slot: schedule::SlotView, record: &Record, timeout: u32) -> bool {
+    fn audited(&mut self, view: &View, slot: schedule::SlotView, place: Place, timeout: u32) -> bool {
         if !slot.record {
             return false;
         }
-        let since = *self.asking.entry(slot.index).or_insert(view.now);
-        view.now.wrapping_sub(since) > timeout && view.now.wrapping_sub(record.seen) > timeout
+        let since = *self.asking.entry(place).or_insert(view.now);
+        flow::idle(view.now, since) > timeout
     }
 
     /// Whether the record was freed.
@@ -190,13 +242,13 @@ impl Sweep {
         let Some((key, record)) = view.cell(CellTable::HalfOpen, index).and_then(flow::read) else { return false };
         let Some(control) = view.control() else { return false };
         let settings = view.service(record.service).unwrap_or_default();
-        let idle = view.now.wrapping_sub(record.seen);
         let timeout = if record.state & state_bits::RESET != 0 { self.reset } else { settings.half_open };
-        if idle > timeout && idle < u32::MAX / 2 {
+        if flow::idle(view.now, record.seen) > timeout {
             commit::release(view, CellTable::HalfOpen, index);
             return true;
         }
         if record.state & state_bits::TEMPLATE != 0 {
+            self.template(view, &key, &record);
             return false;
         }
         *self.records.entry(record.real).or_default() += 1;
@@ -204,24 +256,43 @@ impl Sweep {
         if let Some(slot) = slot {
             flow::watch::set(view, key.hash(control.seed, record.state as u16));
             if slot.real != record.real {
-                self.differing.insert(slot.index);
+                self.differing.insert((record.service, slot.index.wrapping_sub(settings.slots)));
             }
         }
         false
     }
 
-    /// Frees the templates whose time is over and that no connection holds.
-    fn templates(&mut self, memory: &Memory, now: u32) -> u32 {
+    /// Frees the templates whose time was over when the pass began, and that no connection has held since.
+    fn templates(&mut self, view: &View) -> u32 {
         let mut freed = 0;
-        for index in 0..memory.templates.len() {
-            let Some(cell) = memory.templates.at(index) else { break };
-            let Some((_, record)) = flow::read(cell) else { continue };
-            let over = now.wrapping_sub(record.seen) < u32::MAX / 2;
-            if over && !self.held.contains(&index) && flow::release(cell) {
-                freed += 1;
+        let mut index = 0;
+        while let Some(cell) = view.cell(CellTable::Templates, index) {
+            if let Some((key, record)) = flow::read(cell) {
+                let over = self.started.wrapping_sub(record.seen) < u32::MAX / 2;
+                if over && !self.held.contains(&index) && flow::release(cell) {
+                    freed += 1;
+                } else {
+                    self.template(view, &key, &record);
+                }
             }
+            index += 1;
         }
         freed
+    }
+
+    /// A template stays. Datagrams without records follow their slot, unless it asks: it does while a template differs.
+    fn template(&mut self, view: &View, key: &Key, record: &Record) {
+        // Under another real server's number it would send all its clients to that one.
+        *self.records.entry(record.real).or_default() += 1;
+        let (Some(control), Some(settings)) = (view.control(), view.service(record.service)) else { return };
+        if settings.flags & service_flags::UDP_STATELESS == 0 {
+            return;
+        }
+        if let Some(slot) = schedule::slot(view, &control, &settings, key.family, &key.client, 0)
+            && slot.real != record.real
+        {
+            self.differing.insert((record.service, slot.index.wrapping_sub(settings.slots)));
+        }
     }
 
     fn finish(&mut self, view: &View) {
@@ -233,7 +304,7 @@ impl Sweep {
         self.held.clear();
         self.differing.clear();
         self.stale.clear();
-        (self.flows, self.half_open) = (0, 0);
+        (self.half_open, self.flows) = (0, 0);
         self.passes += 1;
     }
 
@@ -245,38 +316,40 @@ impl Sweep {
             if settings.flags & service_flags::TABLE == 0 {
                 continue;
             }
+            self.mapped(service, &settings, view.now);
             let mut audited = 0;
-            for index in settings.slots..settings.slots + settings.slots_len {
-                let Some(slot) = view.slot(index) else { break };
+            for number in 0..settings.slots_len {
+                let place = (service, number);
+                let Some(slot) = view.slot(settings.slots + number) else { break };
                 let bits = slot.get();
                 if bits & slot_bits::RECORD == 0 {
                     continue;
                 }
-                let since = self.asking.get(&index).copied().unwrap_or(self.started);
-                let asked = view.now.wrapping_sub(since);
+                let since = self.asking.get(&place).copied().unwrap_or(view.now);
                 if bits & slot_bits::FRESH != 0 {
                     slot.and(!slot_bits::FRESH);
-                } else if bits & slot_bits::CONSULT != 0 && !self.differing.contains(&index) {
+                } else if bits & slot_bits::CONSULT != 0 && !self.differing.contains(&place) {
                     // Fails when a packet has just set the bits again.
                     slot.replace(bits, bits & !slot_bits::CONSULT);
                 }
                 if bits & slot_bits::AUDIT != 0 {
-                    if asked > settings.established.saturating_mul(2) {
+                    if flow::idle(view.now, since) > settings.established.saturating_mul(2) {
                         slot.and(!slot_bits::AUDIT);
                     } else {
                         audited += 1;
                     }
                 }
                 if slot.get() & slot_bits::RECORD != 0 {
-                    asking.insert(index, since);
+                    asking.insert(place, since);
                 }
             }
             let room = (settings.slots_len / AUDIT_SHARE).max(1).saturating_sub(audited) as usize;
-            for &index in self.stale.get(&service).into_iter().flatten().collect::<HashSet<_>>().into_iter().take(room)
-            {
-                if let Some(slot) = view.slot(index) {
+            for &number in self.stale.get(&service).into_iter().flatten().take(room) {
+                if number < settings.slots_len
+                    && let Some(slot) = view.slot(settings.slots + number)
+                {
                     slot.or(slot_bits::AUDIT);
-                    asking.insert(index, view.now);
+                    asking.insert((service, number), view.now);
                 }
             }
         }

@@ -86,8 +86,10 @@ pub fn wrr<T: Tables>(t: &T, service: u32, settings: &Service) -> Pick {
         weight: (cursor >> 32) as u32,
         real: NO_REAL,
     };
-    // A round that finds nobody is followed by the next lower one; the greatest weight is met within two.
-    t.scan(settings.servers_len.min(limits::SERVERS).wrapping_mul(2).wrapping_add(1), &mut next);
+    // A round that finds nobody is followed by the next lower one; the greatest weight is met within two. An empty list
+    // has no first server to end on: what lies there is another service's.
+    let rounds = settings.servers_len.min(limits::SERVERS).wrapping_mul(2);
+    t.scan(if rounds == 0 { 0 } else { rounds.wrapping_add(1) }, &mut next);
     let after = (u64::from(next.at) + 1) | (u64::from(next.weight) << 32);
     Pick { real: next.real, cursor: CursorMove { moves: true, before: cursor, after } }
 }

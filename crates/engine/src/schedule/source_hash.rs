@@ -9,7 +9,7 @@ use crate::layout::Address;
 
 /// The smallest table: IPVS's own (`CONFIG_IP_VS_SH_TAB_BITS`).
 pub const MIN_BITS: u8 = 8;
-/// The largest: 4,096 real servers of unlike weights still get their share to within a few percent.
+/// The largest: 256 slots for each of 4,096 real servers.
 pub const MAX_BITS: u8 = 20;
 
 /// `ip_vs_sh_hashkey`: of the address folded to 32 bits, and the port.
@@ -36,17 +36,29 @@ pub fn fill(weights: &[u32], table: &mut [u32]) -> bool {
     if weights.iter().all(|&w| w == 0) {
         return false;
     }
+    let scale = scale(weights, table.len());
     let (mut server, mut given) = (0, 0);
     for slot in table.iter_mut() {
         *slot = server as u32;
         given += 1;
-        if given >= weights[server].max(1) {
+        if given >= weights[server] / scale {
             server = (server + 1) % weights.len();
             given = 0;
         }
     }
     fall_back(weights, table);
     true
+}
+
+/// What weights are divided by so that every real server's turn comes before the table ends; 1 where it does anyway.
+fn scale(weights: &[u32], len: usize) -> u32 {
+    let (sum, servers) = weights.iter().fold((0, 0), |(sum, servers), &w| (sum + u64::from(w.max(1)), servers + 1));
+    let len = len as u64;
+    if sum <= len || servers >= len {
+        return 1;
+    }
+    // Quotients below 1 still take a slot each.
+    u32::try_from(sum.div_ceil(len - servers)).unwrap_or(u32::MAX)
 }
 
 /// Marks a slot that was moved while the others are, so that it attracts no search: those ask for the first owner.

@@ -1,0 +1,249 @@
+//! The director of these tests: tables on the heap, a plan, a clock, a sweep.
+
+use crate::packet::{Segment, Way};
+use marca_config::model::Config;
+use marca_config::plan::{Family, Plan};
+use marca_engine::layout::{Cell, Service};
+use marca_engine::tables::{CellTable, Route, Tables};
+use marca_engine::{Action, Outcome, Reason, flow};
+use marca_tables::ids::{IdKind, Ids};
+use marca_tables::services::{self, Clock, Hop};
+use marca_tables::sweep::Sweep;
+use marca_tables::{Capacity, Frame, Memory, Region, View, classifier};
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// 25 ticks a second.
+pub const CLOCK: Clock = Clock { hz: 100 };
+/// Ticks in a second.
+pub const SECOND: u32 = 25;
+const OUTSIDE: u32 = 1;
+const INSIDE: u32 = 2;
+
+pub struct Director {
+    pub memory: Memory,
+    pub ids: Ids,
+    pub plan: Plan,
+    pub sweep: Sweep,
+    /// Ticks.
+    pub now: u32,
+}
+
+/// What became of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// At this real server, at this port.
+    Server(IpAddr, u16),
+    /// At the client, from this VIP and port.
+    Client(IpAddr, u16),
+    /// Passed up, or dropped.
+    Not(Reason),
+}
+
+/// Small tables for small plans.
+pub const SMALL: Capacity = Capacity {
+    addresses: 256,
+    ports: 1024,
+    half: 256,
+    services: 8,
+    slots: 1 << 15,
+    servers: 512,
+    reals: 64,
+    flows: 1 << 12,
+    half_open: 1 << 10,
+    templates: 1 << 10,
+};
+
+impl Director {
+    pub fn new(capacity: Capacity) -> Self {
+        let sweep = Sweep::new(10 * SECOND);
+        let memory = Memory::on_heap(capacity, 0x5eed);
+        Self { memory, ids: Ids::default(), plan: Plan::default(), sweep, now: 1000 }
+    }
+
+    pub fn with(capacity: Capacity, config: &Config) -> Self {
+        let mut director = Self::new(capacity);
+        director.apply(config);
+        director
+    }
+
+    /// Puts a configuration in force, in the daemon's order.
+    pub fn apply(&mut self, config: &Config) {
+        self.plan = Plan::of(config).unwrap();
+        let capacity = self.memory.capacity;
+        self.ids.assign(&self.plan, capacity.services, capacity.reals).unwrap();
+        services::write(&self.memory, &self.plan, &self.ids, CLOCK).unwrap();
+        for service in &self.plan.services {
+            for real in &service.reals {
+                let index = self.ids.real(&service.name, service.family, real.address).unwrap();
+                services::set_hop(&self.memory, index, &hop(real.address));
+            }
+        }
+        let interfaces = HashMap::from([("eth0".to_owned(), OUTSIDE), ("eth1".to_owned(), INSIDE)]);
+        let written = classifier::write(&self.memory, &self.plan, &self.ids, &interfaces).unwrap();
+        self.memory.prefixes.retain(|prefix| prefix.half != written.half);
+        self.memory.prefixes.extend(&written.prefixes);
+        classifier::switch(&self.memory, &written);
+    }
+
+    pub fn view(&self) -> View<'_> {
+        let mut view = View::new(&self.memory, self.now);
+        view.route = Route::Via { interface: OUTSIDE, destination_mac: [2, 9, 9, 9, 9, 9], source_mac: [2; 6] };
+        view
+    }
+
+    /// One frame through the engine.
+    pub fn process(&self, bytes: Vec<u8>, interface: u32) -> (Outcome, Vec<u8>) {
+        let mut frame = Frame::new(bytes, interface);
+        let outcome = marca_engine::process(&mut frame, &mut self.view());
+        (outcome, frame.bytes)
+    }
+
+    /// A client's packet.
+    pub fn request(&self, way: &Way, segment: Segment) -> Seen {
+        let before = way.frame(segment);
+        let (outcome, frame) = self.process(before.clone(), OUTSIDE);
+        self.seen(way, &before, outcome, &frame)
+    }
+
+    /// A real server's packet.
+    pub fn reply(&self, way: &Way, segment: Segment) -> Seen {
+        let before = way.frame(segment);
+        let (outcome, frame) = self.process(before.clone(), INSIDE);
+        self.seen(way, &before, outcome, &frame)
+    }
+
+    fn seen(&self, sent: &Way, before: &[u8], outcome: Outcome, frame: &[u8]) -> Seen {
+        if outcome.reason.action() != Action::Send {
+            assert_eq!(frame, before, "a frame that is not sent is as it was");
+            return Seen::Not(outcome.reason);
+        }
+        let arrived = Way::of(frame);
+        match outcome.reason {
+            Reason::Reply => {
+                assert_eq!(arrived.to, sent.to, "a reply goes to its client");
+                Seen::Client(arrived.from.0, arrived.from.1)
+            }
+            Reason::Nat => {
+                assert_eq!(arrived.from, sent.from, "the client stays who it is");
+                assert_eq!(frame[..6], mac(arrived.to.0), "{}", arrived.to.0);
+                Seen::Server(arrived.to.0, arrived.to.1)
+            }
+            _ => {
+                assert_eq!(&arrived, sent, "direct routing changes no address");
+                let mut reals = self.reals().into_values();
+                let real = reals.find(|real| frame[..6] == mac(*real)).expect("the MAC address of a real server");
+                Seen::Server(real, arrived.to.1)
+            }
+        }
+    }
+
+    /// Addresses of all real servers that have a number, the leaving ones included.
+    pub fn reals(&self) -> HashMap<u32, IpAddr> {
+        let reals = (0..self.memory.reals.len()).map(|i| (i, self.memory.reals.get(i).unwrap()));
+        reals.filter(|(_, r)| r.family != 0).map(|(i, r)| (i, classifier::ip(r.family, &r.address))).collect()
+    }
+
+    pub fn real(&self, service: &str, address: IpAddr) -> u32 {
+        self.ids.real(service, Family::of(address), Some(address)).unwrap()
+    }
+
+    /// The service as packets meet it.
+    pub fn settings(&self, service: &str, family: Family) -> (u32, Service) {
+        let number = self.ids.service(service, family).unwrap();
+        (number, self.view().service(number).unwrap())
+    }
+
+    /// Active and inactive connections of a real server, as the schedulers see them.
+    pub fn load(&self, real: u32) -> (u64, u64) {
+        let load = self.memory.loads.at(real).unwrap();
+        (load.active.get(), load.inactive.get())
+    }
+
+    /// The same, counted in the records.
+    pub fn counted(&self) -> HashMap<u32, (u64, u64)> {
+        let mut counted: HashMap<u32, (u64, u64)> = HashMap::new();
+        for record in [&self.memory.flows, &self.memory.half_open].into_iter().flat_map(records) {
+            use marca_engine::layout::state_bits::{DIRECT, TEMPLATE};
+            if record.1.state & (DIRECT | TEMPLATE) != 0 {
+                continue;
+            }
+            let count = counted.entry(record.1.real).or_default();
+            if flow::is_active(record.1.state) {
+                count.0 += 1;
+            } else {
+                count.1 += 1;
+            }
+        }
+        counted
+    }
+
+    /// Every load is the count of records.
+    pub fn check_loads(&self) {
+        let counted = self.counted();
+        for real in 0..self.memory.loads.len() {
+            assert_eq!(self.load(real), counted.get(&real).copied().unwrap_or_default(), "real server {real}");
+        }
+    }
+
+    /// A whole pass of the sweep, begun anew.
+    pub fn pass(&mut self) {
+        while !self.sweep.step(&self.memory, self.now, u32::MAX).1 {}
+    }
+
+    /// Time passes, with a whole pass of the sweep after each second.
+    pub fn wait(&mut self, duration: Duration) {
+        let end = self.now.wrapping_add(CLOCK.ticks(duration));
+        while self.now != end {
+            self.now = self.now.wrapping_add(SECOND.min(end.wrapping_sub(self.now)));
+            self.pass();
+        }
+    }
+
+    /// Numbers that nobody needs any more become free, as after each pass of the daemon's sweep.
+    pub fn release_numbers(&mut self) {
+        let Self { sweep, memory, .. } = self;
+        self.ids.release(|kind| match kind {
+            IdKind::Real(real) => sweep.has_records(memory, *real),
+            IdKind::Service(_) => false,
+        });
+    }
+
+    /// Records of a table.
+    pub fn records(&self, table: CellTable) -> Vec<(flow::Key, flow::Record)> {
+        match table {
+            CellTable::Flows => records(&self.memory.flows),
+            CellTable::HalfOpen => records(&self.memory.half_open),
+            CellTable::Templates => records(&self.memory.templates),
+        }
+    }
+}
+
+fn records(region: &Region<Cell>) -> Vec<(flow::Key, flow::Record)> {
+    (0..region.len()).filter_map(|i| flow::read(region.at(i).unwrap())).collect()
+}
+
+/// The MAC address that the way to a real server ends at.
+pub fn mac(address: IpAddr) -> [u8; 6] {
+    match address {
+        IpAddr::V4(ip) => {
+            let [a, b, c, d] = ip.octets();
+            [2, 4, a, b, c, d]
+        }
+        IpAddr::V6(ip) => {
+            let o = ip.octets();
+            [2, 6, o[0], o[1], o[14], o[15]]
+        }
+    }
+}
+
+fn hop(address: Option<IpAddr>) -> Hop {
+    Hop {
+        interface: INSIDE,
+        source_mac: [2, 0, 0, 0, 0, 1],
+        destination_mac: address.map(mac),
+        source: address,
+        mtu: 1500,
+    }
+}

@@ -1,0 +1,29 @@
+//! The engine over tables that plans were written into: real frames in, real frames out, all in this process.
+//!
+//! | module | holds |
+//! |---|---|
+//! | `director` | the director of these tests: tables, a plan, a clock, a sweep |
+//! | `configuration` | services as values, in a few words |
+//! | `packet` | frames of connections, made quickly |
+//! | `schedulers` | each scheduler against its published algorithm |
+//! | `flows` | the flow property: a packet of a live connection goes where the connection began |
+//! | `moves` | single stories of the same, each a bug that was |
+//! | `persistence` | templates |
+//! | `floods` | forged clients |
+//! | `rewriting` | frames there and back, checksums |
+//! | `numbers` | ids and keys |
+//! | `classifier` | plans as packets meet them |
+//! | `many` | ten thousand services |
+
+mod classifier;
+mod configuration;
+mod director;
+mod floods;
+mod flows;
+mod many;
+mod moves;
+mod numbers;
+mod packet;
+mod persistence;
+mod rewriting;
+mod schedulers;
