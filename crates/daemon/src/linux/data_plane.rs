@@ -6,7 +6,8 @@
 //! | pin | what |
 //! |---|---|
 //! | `maps/NAME` | each map |
-//! | `links/INTERFACE` | the attachment to an interface |
+//! | `links/INTERFACE` | the attachment to an interface, natively |
+//! | `links-generic/INTERFACE` | the attachment to an interface, generically: a link does not tell how it is attached |
 //! | `entry` | the XDP entry program |
 //! | `programs-N` | the tail calls of load N; the entry of that load reaches them only through it |
 
@@ -252,7 +253,7 @@ impl DataPlane {
             doing: "prepare the BPF file system".into(),
             cause: io::Error::other(e.to_string()),
         })?;
-        for folder in ["maps", "links"] {
+        for folder in ["maps", links(Mode::Native), links(Mode::Generic)] {
             let folder = dir.join(folder);
             fs::create_dir_all(&folder).map_err(io(format!("create {}", folder.display())))?;
         }
@@ -317,21 +318,34 @@ impl DataPlane {
     }
 
     /// Attaches the entry to these interfaces, replacing in one step what an earlier load attached; natively, unless
-    /// one of them cannot: then all generically, because a driver without XDP takes no redirected frames either.
+    /// one of them cannot: then all generically, because a driver without XDP takes no redirected frames either. What is
+    /// generic stays so until it is detached: a link cannot change over, and packets would meet no program in between.
     pub fn attach(&mut self, interfaces: &[String]) -> Result<Vec<(String, Mode)>, DataPlaneError> {
-        let mut modes = Vec::new();
-        let mode = match self.attach_all(interfaces, Mode::Native) {
-            Ok(()) => Mode::Native,
-            Err(native) => {
-                tracing::warn!("native XDP is not to be had ({native}); trying the generic one on all interfaces");
-                self.attach_all(interfaces, Mode::Generic)?;
-                Mode::Generic
-            }
-        };
-        modes.extend(interfaces.iter().map(|name| (name.clone(), mode)));
+        let mode =
+            if self.attached(Mode::Generic).is_empty() { self.attach_natively(interfaces)? } else { Mode::Generic };
+        if mode == Mode::Generic {
+            self.attach_all(interfaces, Mode::Generic)?;
+        }
         self.pin_entry()?;
         self.forget(interfaces)?;
-        Ok(modes)
+        Ok(interfaces.iter().map(|name| (name.clone(), mode)).collect())
+    }
+
+    /// Answers that it must be done generically when it cannot be done natively; nothing is attached then.
+    fn attach_natively(&mut self, interfaces: &[String]) -> Result<Mode, DataPlaneError> {
+        let Err(native) = self.attach_all(interfaces, Mode::Native) else { return Ok(Mode::Native) };
+        tracing::warn!("native XDP is not to be had ({native}); trying the generic one on all interfaces");
+        for pin in self.attached(Mode::Native) {
+            fs::remove_file(&pin)
+                .map_err(|cause| DataPlaneError::Io { doing: format!("remove {}", pin.display()), cause })?;
+        }
+        Ok(Mode::Generic)
+    }
+
+    /// Pins of the attachments of this kind.
+    fn attached(&self, mode: Mode) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.dir.join(links(mode))).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).collect()
     }
 
     fn attach_all(&mut self, interfaces: &[String], mode: Mode) -> Result<(), DataPlaneError> {
@@ -342,7 +356,7 @@ impl DataPlane {
     }
 
     fn attach_one(&mut self, interface: &str, mode: Mode) -> Result<(), DataPlaneError> {
-        let pin = self.dir.join("links").join(link_name(interface));
+        let pin = self.dir.join(links(mode)).join(link_name(interface));
         let entry = program(&mut self.ebpf, marca_bpf::ENTRY)?;
         let failed = |cause| DataPlaneError::Program {
             doing: format!("attach to {interface} ({} XDP)", mode.name()),
@@ -385,9 +399,9 @@ impl DataPlane {
         let mut calls = self.tail_calls();
         calls.sort_unstable();
         calls.pop();
-        let links = fs::read_dir(self.dir.join("links")).into_iter().flatten().flatten();
-        let unused = links.filter(|link| !interfaces.iter().any(|name| link.file_name() == link_name(name).as_str()));
-        for path in calls.into_iter().map(|(_, path)| path).chain(unused.map(|link| link.path())) {
+        let links = [Mode::Native, Mode::Generic].into_iter().flat_map(|mode| self.attached(mode));
+        let is_used = |link: &PathBuf| interfaces.iter().any(|name| link.ends_with(link_name(name)));
+        for path in calls.into_iter().map(|(_, path)| path).chain(links.filter(|link| !is_used(link))) {
             fs::remove_file(&path)
                 .map_err(|cause| DataPlaneError::Io { doing: format!("remove {}", path.display()), cause })?;
         }
@@ -440,6 +454,14 @@ fn program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Xdp, Da
         .map_err(|cause| DataPlaneError::Program { doing: format!("take {name}"), cause: Box::new(cause) })
 }
 
+/// The folder of attachments.
+fn links(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Native => "links",
+        Mode::Generic => "links-generic",
+    }
+}
+
 /// The BPF file system keeps names with a dot to itself (`kernel/bpf/inode.c`, `bpf_lookup`), and interfaces are named
 /// with one; no interface has a colon in its name.
 fn link_name(interface: &str) -> String {
@@ -448,7 +470,7 @@ fn link_name(interface: &str) -> String {
 
 /// Takes everything below `dir` away: attachments first, then programs and maps.
 pub fn detach(dir: &Path) -> io::Result<()> {
-    for folder in [dir.join("links"), dir.join("maps"), dir.to_owned()] {
+    for folder in [dir.join(links(Mode::Native)), dir.join(links(Mode::Generic)), dir.join("maps"), dir.to_owned()] {
         let entries = match fs::read_dir(&folder) {
             Ok(entries) => entries,
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => continue,
