@@ -30,11 +30,11 @@ pub fn run(options: &Options) -> Result<()> {
             .into());
         }
     };
-    let (text, _, plan) = check::load(&options.config)?;
+    let (text, loaded, _) = check::load(&options.config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
     let file = options.config.display().to_string();
     let ran = runtime.block_on(marca_daemon::run::run(place, &file, &text, |started| {
-        ready(started, plan.services.len());
+        ready(started, loaded.config.services.len());
     }));
     match ran {
         Ok(()) => {

@@ -12,10 +12,11 @@ use tokio::signal::unix::{SignalKind, signal};
 pub async fn run(place: Place, file: &str, text: &str, ready: impl FnOnce(&Started)) -> Result<(), DirectorError> {
     // Opened before the state is read, so that no change falls between.
     let mut changes = Changes::open()?;
-    let (mut director, started) = Director::start(place, file, text).await?;
-    ready(&started);
+    // And these before anybody is told that packets flow, and ends the daemon for it.
     let mut terminate = signal(SignalKind::terminate()).map_err(DirectorError::Signal)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(DirectorError::Signal)?;
+    let (mut director, started) = Director::start(place, file, text).await?;
+    ready(&started);
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
