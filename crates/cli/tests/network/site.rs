@@ -109,6 +109,11 @@ impl Site {
         output
     }
 
+    /// Waits until the daemon writes this: what it complains of and what it says come by different ways.
+    pub fn daemon_says(&self, text: &str) {
+        self.daemon.as_ref().expect("a daemon runs").wait_for_line(text, PATIENCE).unwrap();
+    }
+
     /// Tries to start a daemon that is to end at once: its exit code, and what it has written.
     pub fn run_in_vain(&self, config: &str) -> (i32, String) {
         let mut daemon = self.spawn(config);
@@ -147,10 +152,10 @@ impl Site {
         self.daemon.take().expect("a daemon runs").crash().unwrap();
     }
 
-    /// Ends the daemon with the signal that service managers send.
-    pub fn terminate(&mut self) {
+    /// Ends the daemon with the signal that service managers send; all that it has written.
+    pub fn terminate(&mut self) -> String {
         self.daemon.as_mut().expect("a daemon runs").signal(Signal::SIGTERM).unwrap();
-        self.ended();
+        self.ended()
     }
 
     /// Ends the daemon by the program's own command.
@@ -160,10 +165,13 @@ impl Site {
         self.ended();
     }
 
-    /// The daemon has been told to end: it has.
-    pub fn ended(&mut self) {
+    /// The daemon has been told to end: it has; all that it has written.
+    pub fn ended(&mut self) -> String {
         let mut daemon = self.daemon.take().expect("a daemon runs");
-        assert!(daemon.wait(PATIENCE).unwrap().success(), "{}", daemon.output());
+        let status = daemon.wait(PATIENCE).unwrap();
+        let said = daemon.output();
+        assert!(status.success(), "{said}");
+        said
     }
 
     pub fn status(&self) -> Status {
