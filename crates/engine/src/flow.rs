@@ -19,6 +19,9 @@ const PHASE: u32 = 3;
 /// What taking a cell adds to its stamp.
 const TAKEN: u32 = 4;
 
+/// Three bits of the hash that no bucket's number has: tables are smaller than 2^29 cells.
+const TIE_SHIFT: u32 = 29;
+
 /// What identifies a record.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Key {
@@ -302,7 +305,7 @@ pub fn insert<T: Tables>(
     when_full: WhenFull,
 ) -> Inserted {
     let hash = key.hash(control.seed, record.state as u16);
-    let (mut oldest, mut oldest_age) = (0, 0);
+    let (mut oldest, mut oldest_rank) = (0, 0);
     let mut way = 0;
     while way < limits::WAYS * limits::CHOICES {
         let at = index(control, table, hash, way);
@@ -315,8 +318,10 @@ pub fn insert<T: Tables>(
         } else {
             // Templates keep their end in `seen`: the one that ends first has the greatest age here, too.
             let age = record.seen.wrapping_sub(cell.seen.get()).wrapping_add(u32::MAX / 2);
-            if stamp & PHASE == VALID && age >= oldest_age {
-                (oldest, oldest_age) = (at, age);
+            // Of equally old ones not always the same: a flood within a tick would wear out one cell of each bucket.
+            let rank = u64::from(age) << 3 | u64::from((way ^ (hash >> TIE_SHIFT) as u32) & 7);
+            if stamp & PHASE == VALID && rank >= oldest_rank {
+                (oldest, oldest_rank) = (at, rank);
             }
         }
         way += 1;
