@@ -11,7 +11,7 @@
 //! | `entry` | the XDP entry program |
 //! | `programs-N` | the tail calls of load N; the entry of that load reaches them only through it |
 
-use crate::linux::bpffs;
+use crate::linux::{bpffs, link};
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Map, MapData, MapError, PerCpuArray, ProgramArray};
 use aya::programs::links::{FdLink, PinnedLink};
@@ -335,10 +335,7 @@ impl DataPlane {
     fn attach_natively(&mut self, interfaces: &[String]) -> Result<Mode, DataPlaneError> {
         let Err(native) = self.attach_all(interfaces, Mode::Native) else { return Ok(Mode::Native) };
         tracing::warn!("native XDP is not to be had ({native}); trying the generic one on all interfaces");
-        for pin in self.attached(Mode::Native) {
-            fs::remove_file(&pin)
-                .map_err(|cause| DataPlaneError::Io { doing: format!("remove {}", pin.display()), cause })?;
-        }
+        self.attached(Mode::Native).iter().try_for_each(|pin| end_link(pin))?;
         Ok(Mode::Generic)
     }
 
@@ -368,8 +365,7 @@ impl DataPlane {
             {
                 return Ok(());
             }
-            fs::remove_file(&pin)
-                .map_err(|cause| DataPlaneError::Io { doing: format!("remove {}", pin.display()), cause })?;
+            end_link(&pin)?;
         }
         let flags = match mode {
             Mode::Native => XdpMode::Driver,
@@ -399,13 +395,13 @@ impl DataPlane {
         let mut calls = self.tail_calls();
         calls.sort_unstable();
         calls.pop();
-        let links = [Mode::Native, Mode::Generic].into_iter().flat_map(|mode| self.attached(mode));
-        let is_used = |link: &PathBuf| interfaces.iter().any(|name| link.ends_with(link_name(name)));
-        for path in calls.into_iter().map(|(_, path)| path).chain(links.filter(|link| !is_used(link))) {
+        for path in calls.into_iter().map(|(_, path)| path) {
             fs::remove_file(&path)
                 .map_err(|cause| DataPlaneError::Io { doing: format!("remove {}", path.display()), cause })?;
         }
-        Ok(())
+        let links = [Mode::Native, Mode::Generic].into_iter().flat_map(|mode| self.attached(mode));
+        let is_used = |link: &PathBuf| interfaces.iter().any(|name| link.ends_with(link_name(name)));
+        links.filter(|link| !is_used(link)).try_for_each(|link| end_link(&link))
     }
 
     /// Now, in the engine's ticks.
@@ -454,6 +450,10 @@ fn program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Xdp, Da
         .map_err(|cause| DataPlaneError::Program { doing: format!("take {name}"), cause: Box::new(cause) })
 }
 
+fn end_link(pin: &Path) -> Result<(), DataPlaneError> {
+    link::end(pin).map_err(|cause| DataPlaneError::Io { doing: format!("end the attachment {}", pin.display()), cause })
+}
+
 /// The folder of attachments.
 fn links(mode: Mode) -> &'static str {
     match mode {
@@ -470,21 +470,24 @@ fn link_name(interface: &str) -> String {
 
 /// Takes everything below `dir` away: attachments first, then programs and maps.
 pub fn detach(dir: &Path) -> io::Result<()> {
-    for folder in [dir.join(links(Mode::Native)), dir.join(links(Mode::Generic)), dir.join("maps"), dir.to_owned()] {
-        let entries = match fs::read_dir(&folder) {
-            Ok(entries) => entries,
-            Err(cause) if cause.kind() == io::ErrorKind::NotFound => continue,
-            Err(cause) => return Err(cause),
-        };
-        for entry in entries {
-            let path = entry?.path();
-            if !path.is_dir() {
-                fs::remove_file(path)?;
-            }
-        }
-        fs::remove_dir(folder)?;
+    for mode in [Mode::Native, Mode::Generic] {
+        take_away(&dir.join(links(mode)), link::end)?;
     }
-    Ok(())
+    take_away(&dir.join("maps"), |pin| fs::remove_file(pin))?;
+    take_away(dir, |pin| fs::remove_file(pin))
+}
+
+/// A folder and what is in it, if it is there.
+fn take_away(folder: &Path, take: impl Fn(&Path) -> io::Result<()>) -> io::Result<()> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(cause) => return Err(cause),
+    };
+    for entry in entries {
+        take(&entry?.path())?;
+    }
+    fs::remove_dir(folder)
 }
 
 /// The maps that are pinned and shared from one load to the next.

@@ -2,8 +2,8 @@
 //!
 //! Pinned below one folder: `INTERFACE/link` and `INTERFACE/directors`. It goes on without any process.
 
-use crate::linux::bpffs;
 use crate::linux::data_plane::{DataPlaneError, Mode};
+use crate::linux::{bpffs, link};
 use aya::EbpfLoader;
 use aya::maps::{HashMap, MapData};
 use aya::programs::Xdp;
@@ -70,7 +70,8 @@ pub fn detach(dir: &Path, interface: &str) -> Result<bool, DataPlaneError> {
 fn detach_files(dir: &Path) -> Result<(), DataPlaneError> {
     for entry in fs::read_dir(dir).map_err(|cause| io_error("look for an earlier decapsulator", cause))? {
         let path = entry.map_err(|cause| io_error("look for an earlier decapsulator", cause))?.path();
-        fs::remove_file(path).map_err(|cause| io_error("take away an earlier decapsulator", cause))?;
+        let taken = if path.ends_with("link") { link::end(&path) } else { fs::remove_file(&path) };
+        taken.map_err(|cause| io_error("take away an earlier decapsulator", cause))?;
     }
     Ok(())
 }

@@ -12,10 +12,12 @@
 //! | [`bpffs`] | the BPF file system |
 //! | [`data_plane`] | BPF programs and maps: loading, attaching, pinning, adopting |
 //! | [`decap`] | the decapsulator on a real server |
+//! | `link` | the `bpf` system call, where aya has no name for what it does |
 pub mod announce;
 pub mod bpffs;
 pub mod data_plane;
 pub mod decap;
+mod link;
 pub mod network;
 pub mod offload;
 pub mod sysctl;
