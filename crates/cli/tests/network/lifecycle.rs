@@ -68,7 +68,7 @@ fn what_a_start_puts_there_outlives_the_daemon_and_a_detach_takes_away() {
     assert!(left.contains(&before.into()), "it was there before");
     assert!(site.net.director_outside().both().iter().all(|own| left.contains(own)), "{left:?}");
 
-    // And once more from the beginning, with another end.
+    // And once more from the beginning, at once, with another end.
     let output = site.run(&config);
     assert!(output.contains("ready: data plane loaded, 1 services"), "{output}");
     works(&site);

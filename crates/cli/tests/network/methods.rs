@@ -7,6 +7,7 @@ use marca_testkit::topology::{DualStack, ETH0, VIPS};
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::IpAddr;
+use std::time::Duration;
 
 #[test]
 fn nat_of_ipv4() {
@@ -128,7 +129,7 @@ impl Case {
         tcp += self.transfers_arrive_whole(&site, &farm, vip);
 
         // The last answer may be on its way when its client has what it wants.
-        std::thread::sleep(std::time::Duration::from_millis(200));
+        std::thread::sleep(Duration::from_millis(200));
         let status = site.status();
         let sent = site.net.client().enter(Wire::read).since(&wire);
         self.counters_add_up(&status, &sent, tcp, udp);
@@ -238,13 +239,20 @@ fn prepare_tunnel(site: &Site, outer: Family) {
     site.net.switch().ip(&ports.map(larger).collect::<Vec<_>>()).unwrap();
     site.net.director().ip(&[larger(ETH0)]).unwrap();
     let director = outer.of(site.net.director_outside()).to_string();
-    for (number, server) in (1..).zip(site.net.servers()) {
+    for (index, server) in site.net.servers().iter().enumerate() {
         server.ip(&[larger(ETH0)]).unwrap();
-        let mut decap = server.command(env!("CARGO_BIN_EXE_marca"));
-        decap.args(["decap", "--interface", ETH0, "--from", &director, "--pin-dir"]);
-        let output = decap.arg(site.decap_dir().join(number.to_string())).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let said = decap(site, index, &["--from", &director]);
+        assert!(said.starts_with("eth0: decapsulator attached, native XDP"), "{said}");
     }
+}
+
+/// Runs `marca decap` on a real server.
+fn decap(site: &Site, server: usize, arguments: &[&str]) -> String {
+    let mut command = site.net.server(server).command(env!("CARGO_BIN_EXE_marca"));
+    command.args(["decap", "--interface", ETH0]).args(arguments);
+    let output = command.arg("--pin-dir").arg(site.decap_dir().join(server.to_string())).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
 }
 
 /// 1500 and an IPv6 header.
@@ -275,4 +283,17 @@ fn mixed_tunnel(name: &str, inner: Family) {
     let answer = site.net.client().enter(|| peer::send(Some(from), &sink, &body, PATIENCE)).unwrap();
     assert_eq!(answer.body, format!("{} {:016x}\n", body.len(), peer::checksum(&body)).as_bytes());
     assert_eq!(site.status().total("shop", "connections"), 5);
+
+    // Again, at once and for somebody else's tunnels; then for anybody's; then for nobody's.
+    let datagram = format!("udp://{host}:443/x");
+    decap(&site, 0, &["--from", "192.0.2.254"]);
+    assert!(site.net.client().enter(|| peer::ask(Some(from), &datagram, AWHILE)).is_err());
+    decap(&site, 0, &[]);
+    assert_eq!(site.ask(from, &datagram), "web1");
+    assert_eq!(decap(&site, 0, &["--detach"]), "eth0: decapsulator taken away\n");
+    assert!(site.net.client().enter(|| peer::ask(Some(from), &datagram, AWHILE)).is_err());
+    assert_eq!(decap(&site, 0, &["--detach"]), "eth0: there was no decapsulator\n");
 }
+
+/// Long enough for an answer that is not to come.
+const AWHILE: Duration = Duration::from_millis(300);
