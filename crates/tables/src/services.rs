@@ -32,7 +32,8 @@ impl Clock {
     /// they overflow 32 bits (`include/linux/jiffies.h`, `INITIAL_JIFFIES`).
     pub fn at(self, since_boot: Duration) -> u32 {
         let hz = u64::from(self.hz);
-        let jiffies = (1u64 << 32).wrapping_sub(300 * hz) + since_boot.as_secs() * hz
+        let jiffies = (1u64 << 32).wrapping_sub(300 * hz)
+            + since_boot.as_secs() * hz
             + u64::from(since_boot.subsec_millis()) * hz / 1000;
         (jiffies >> marca_engine::layout::TICK_SHIFT) as u32
     }

@@ -1,6 +1,8 @@
 //! Persistence: a client's template brings all its connections to one real server.
 
-use crate::configuration::{addresses, config, ip, mapped, persist, persistence, range, sctp, server, service, tcp, udp};
+use crate::configuration::{
+    addresses, config, ip, mapped, persist, persistence, range, sctp, server, service, tcp, udp,
+};
 use crate::director::{Director, SMALL, Seen};
 use crate::packet::{Segment, Way};
 use marca_config::model::{Protocol, Scheduler, Service};
@@ -15,8 +17,7 @@ const MEMBERS: [(u8, u16); 6] = [(6, 80), (6, 443), (17, 53), (17, 443), (132, 5
 
 /// Remembers its clients for 100 seconds.
 fn shop(scheduler: Scheduler) -> Service {
-    let ports =
-        [tcp(80), mapped(443, 8443), udp(53), udp(443), sctp(5000), range(Protocol::Tcp, 9000, 9009)];
+    let ports = [tcp(80), mapped(443, 8443), udp(53), udp(443), sctp(5000), range(Protocol::Tcp, 9000, 9009)];
     let mut shop = service("shop", &["192.0.2.10", "192.0.2.11", "2001:db8::10"], &ports);
     shop.scheduler = scheduler;
     shop.persistence = persist(100);
@@ -236,7 +237,9 @@ fn a_template_does_not_lead_to_whoever_has_its_servers_number_next() {
     let mut counts = [0; 4];
     for name in &names {
         let went = clients.go(&director, name);
-        (10..14).filter(|&number| went == addresses(number)[0]).for_each(|number| counts[usize::from(number - 10)] += 1);
+        (10..14)
+            .filter(|&number| went == addresses(number)[0])
+            .for_each(|number| counts[usize::from(number - 10)] += 1);
     }
     assert!(counts.iter().all(|&count| count <= 3), "the ten that lost their server are spread: {counts:?}");
 }

@@ -38,8 +38,7 @@ impl Words {
             let options = if self.options { " opts=94040000" } else { "" };
             format!("ip4 {} > {} ttl={ttl} tos={}{options}", from.0, to.0, self.tos)
         };
-        let text =
-            format!("eth {} > {} / {vlans}{outer}{ip} / {name} {} > {}{rest}", macs.0, macs.1, from.1, to.1);
+        let text = format!("eth {} > {} / {vlans}{outer}{ip} / {name} {} > {}{rest}", macs.0, macs.1, from.1, to.1);
         frame::build(&text).unwrap_or_else(|error| panic!("{error}"))
     }
 }
@@ -179,7 +178,14 @@ fn every_value_of_the_checksum_is_rewritten_right() {
         let header = if v6 { 54 } else { 34 };
         let at = header + if transport == "tcp" { 16 } else { 6 };
         let payload = header + if transport == "tcp" { 20 } else { 8 };
-        let words = Words { v6, vlans: 0, options: false, tos: 0, ttl: 64, transport: (transport, format!("{fields} / hex 0000")) };
+        let words = Words {
+            v6,
+            vlans: 0,
+            options: false,
+            tos: 0,
+            ttl: 64,
+            transport: (transport, format!("{fields} / hex 0000")),
+        };
         let mut sent = words.frame(FROM_CLIENT, client, vip, 64);
         let mut expected = words.frame(macs_to_server(v6), client, real, 63);
         let zero = [u16::from_be_bytes([sent[at], sent[at + 1]]), u16::from_be_bytes([expected[at], expected[at + 1]])];
