@@ -89,7 +89,8 @@ fn restore(ctx: &XdpContext) {
     };
     // The Ethernet header by itself, so that no word that the measured program loads lies across two of these stores: a
     // processor cannot forward two stores to one load, and no driver's frame makes it wait like that.
-    let _ = copy::<8>(&mut frame, template, 0) && copy::<4>(&mut frame, template, 8) && copy::<2>(&mut frame, template, 12);
+    let _ =
+        copy::<8>(&mut frame, template, 0) && copy::<4>(&mut frame, template, 8) && copy::<2>(&mut frame, template, 12);
     let mut at = ETHERNET;
     while at + 8 <= FRAME && copy::<8>(&mut frame, template, at) {
         at += 8;

@@ -12,8 +12,8 @@ use core::ffi::c_void;
 use marca_engine::Between;
 use marca_engine::layout::Word64;
 use marca_engine::layout::{
-    Address, AddressCell, Cell, Condition, Control, Destination, Load, PortCell, RangeCell, Real, Server, Service,
-    ServiceCell, Slot, TICK_SHIFT, Traffic, V4, Vip, Neighbour, limits,
+    Address, AddressCell, Cell, Condition, Control, Destination, Load, Neighbour, PortCell, RangeCell, Real, Server,
+    Service, ServiceCell, Slot, TICK_SHIFT, Traffic, V4, Vip, limits,
 };
 use marca_engine::reason::Reason;
 use marca_engine::tables::{CellTable, Route, RouteQuery, Scan, Tables};
@@ -121,7 +121,8 @@ impl Tables for Maps {
     fn prefix(&self, half: u32, family: u8, address: &Address) -> Option<u32> {
         let [a, b, c, d] = address.0;
         // IPv4 addresses are in the last word: its prefix begins there.
-        let data = if family == V4 { [half, u32::from(family), d, 0, 0, 0] } else { [half, u32::from(family), a, b, c, d] };
+        let data =
+            if family == V4 { [half, u32::from(family), d, 0, 0, 0] } else { [half, u32::from(family), a, b, c, d] };
         let bits = if family == V4 { 96 } else { 192 };
         PREFIXES.get(&LpmKey::new(bits, data)).copied()
     }

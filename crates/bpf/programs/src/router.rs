@@ -1,7 +1,7 @@
 //! The director's programs.
 
 use crate::frame::Frame;
-use crate::maps::{Maps, PROGRAMS, BETWEEN, ticks};
+use crate::maps::{BETWEEN, Maps, PROGRAMS, ticks};
 use aya_ebpf::bindings::xdp_action;
 use aya_ebpf::helpers::bpf_redirect;
 use aya_ebpf::macros::xdp;
