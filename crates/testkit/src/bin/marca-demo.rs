@@ -181,7 +181,8 @@ impl Demo {
                 let host = if vip.is_ipv6() { format!("[{vip}]") } else { vip.to_string() };
                 let urls = [format!("http://{host}/"), format!("https://{host}/"), format!("udp://{host}:443")];
                 let answers = urls.map(|url| self.net.client().enter(|| peer::ask(Some(from), &url, PATIENCE)));
-                meetings.push(Meeting { from, answers: answers.map(|a| a.map_err(|e| e.to_string()).map(|a| a.server)) });
+                meetings
+                    .push(Meeting { from, answers: answers.map(|a| a.map_err(|e| e.to_string()).map(|a| a.server)) });
             }
         }
         meetings
@@ -238,5 +239,9 @@ fn spread(meetings: &[Meeting]) -> String {
     meetings.iter().filter_map(Meeting::server).for_each(|server| *clients.entry(server).or_default() += 1);
     let spread: Vec<String> = clients.iter().map(|(server, n)| format!("{server} {n}")).collect();
     let one = clients.values().sum::<usize>();
-    format!("\n{one} of {} clients met one server with all three; clients by server: {}", meetings.len(), spread.join(", "))
+    format!(
+        "\n{one} of {} clients met one server with all three; clients by server: {}",
+        meetings.len(),
+        spread.join(", ")
+    )
 }
