@@ -9,8 +9,18 @@ use std::process::Command;
 use std::time::Instant;
 
 /// What these tests need of Debian. The services that come with them are not used and need not run.
-#[allow(dead_code, reason = "for those who set up a machine")]
 pub const PACKAGES: [&str; 7] = ["curl", "iproute2", "iputils-ping", "nginx-light", "openssl", "python3", "util-linux"];
+
+#[test]
+fn the_programs_of_the_peers_are_installed() {
+    for program in ["curl", "ip", "nginx", "nsenter", "openssl", "ping", PYTHON] {
+        let found = Command::new("sh").args(["-c", "command -v \"$0\"", program]).output().unwrap();
+        assert!(found.status.success(), "there is no {program}: apt-get install {}", PACKAGES.join(" "));
+    }
+}
+
+/// Debian's: the first in the path may be anybody's.
+const PYTHON: &str = "/usr/bin/python3";
 
 /// The files that every nginx serves.
 pub struct Content {
@@ -114,7 +124,7 @@ fn configuration(name: &str, prefix: &Path, keys: &Path) -> String {
 
 /// Echoes datagrams to port 443 after its name, from the address that was asked.
 fn udp_echo(namespace: &Namespace, name: &str) -> Process {
-    let echo = namespace.spawn("/usr/bin/python3", ["-c", UDP_ECHO, name, "443"]).unwrap();
+    let echo = namespace.spawn(PYTHON, ["-c", UDP_ECHO, name, "443"]).unwrap();
     echo.wait_for_line("ready", PATIENCE).unwrap();
     echo
 }
