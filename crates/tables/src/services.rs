@@ -345,10 +345,12 @@ pub fn is_family(family: Family, number: u8) -> bool {
     family_number(family) == number
 }
 
-/// Pieces of a table that are in use, and the first gap that is large enough.
+/// Pieces of a table that are in use, and the first gap that is large enough. What was in force until now is taken last:
+/// a packet on another processor may still be reading it.
 #[derive(Default)]
 struct Spans {
     used: std::collections::BTreeMap<u32, u32>,
+    freed: Vec<u32>,
     /// Nothing smaller than this is free below.
     hint: u32,
 }
@@ -362,8 +364,7 @@ impl Spans {
 
     fn free(&mut self, start: u32, len: u32) {
         if len != 0 && self.used.get(&start) == Some(&len) {
-            self.used.remove(&start);
-            self.hint = self.hint.min(start);
+            self.freed.push(start);
         }
     }
 
@@ -371,9 +372,12 @@ impl Spans {
         if len == 0 {
             return Some(0);
         }
-        let start = match self.gap(self.hint, len, capacity) {
+        let start = match self.gap(self.hint, len, capacity).or_else(|| self.gap(0, len, capacity)) {
             Some(start) => start,
-            None => self.gap(0, len, capacity)?,
+            None => {
+                self.freed.drain(..).for_each(|start| _ = self.used.remove(&start));
+                self.gap(0, len, capacity)?
+            }
         };
         self.used.insert(start, len);
         self.hint = start + len;

@@ -8,6 +8,7 @@
 //! | `schedulers` | each scheduler against its published algorithm |
 //! | `flows` | the flow property: a packet of a live connection goes where the connection began |
 //! | `moves` | single stories of the same, each a bug that was |
+//! | `processors` | the same with several at once |
 //! | `persistence` | templates |
 //! | `floods` | forged clients |
 //! | `rewriting` | frames there and back, checksums |
@@ -25,5 +26,6 @@ mod moves;
 mod numbers;
 mod packet;
 mod persistence;
+mod processors;
 mod rewriting;
 mod schedulers;

@@ -276,6 +276,7 @@ fn a_slot_does_not_inherit_how_long_another_tables_slot_has_asked() {
             .for_each(|(way, went)| assert_eq!(director.request(way, Segment::Data), Seen::Server(went.0, went.1)));
     }
     assert!(!step(&mut director, 1));
+    director.apply(&pools(1, 1));
     director.apply(&pools(1, 0));
     assert!(step(&mut director, u32::MAX));
     check(&director, &connections);
