@@ -1,6 +1,6 @@
 //! The decapsulator on a real server: loads it, attaches it to one interface, pins it, and takes it away.
 //!
-//! Pinned below one folder: `INTERFACE/link` and `INTERFACE/directors`. It goes on without any process.
+//! Pinned below one folder: `INTERFACE/link`. It goes on without any process.
 
 use crate::linux::data_plane::{DataPlaneError, Mode};
 use crate::linux::{bpffs, link};
