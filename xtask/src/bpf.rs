@@ -35,6 +35,7 @@ const OBJECTS: &[(&str, &[&str])] = &[
             "TEMPLATES",
             "WATCH",
             "NEIGHBOURS",
+            "ROUTES",
             "TRAFFIC",
             "REASONS",
             "PROGRAMS",

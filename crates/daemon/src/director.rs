@@ -7,6 +7,7 @@ use crate::linux::network::{Change, Interface, Network, NetworkError};
 use crate::linux::offload;
 use crate::linux::sysctl::SysctlError;
 use crate::place::{Attached, Place, PlaceError, PlacedVip, State};
+use crate::routes::Routes;
 use crate::vips::{self, Announcements};
 use marca_config::Diagnostics;
 use marca_config::model::{Config, Limits};
@@ -71,10 +72,13 @@ pub struct Director {
     plan: Plan,
     state: State,
     hops: Hops,
+    routes: Routes,
     announcements: Vec<Announcements>,
     sweep: Sweep,
     /// When the ways to real servers are looked up again, after a change.
     look_again: Option<Instant>,
+    /// The same for the copy of the routes.
+    copy_again: Option<Instant>,
     refreshed: Instant,
 }
 
@@ -109,9 +113,11 @@ impl Director {
             plan,
             state,
             hops: Hops::default(),
+            routes: Routes::default(),
             announcements: Vec::new(),
             sweep: Sweep::new(reset),
             look_again: None,
+            copy_again: None,
             refreshed: Instant::now(),
         };
         // Numbers before anything carries them; and everything to be undone before it is done.
@@ -120,6 +126,7 @@ impl Director {
         director.set_sysctls(&loaded.config)?;
         let attached = director.attach(&loaded.config)?;
         director.put_vips(&loaded.config, &interfaces).await?;
+        director.copy_routes().await;
         director.place.save_running(text)?;
         let started = Started {
             adopted,
@@ -211,6 +218,9 @@ impl Director {
     pub async fn change(&mut self, change: Change) {
         match change {
             Change::Neighbour { interface, address, mac } => {
+                if self.routes.neighbour(&self.plane.maps, interface, address, mac) {
+                    self.copy_again.get_or_insert(Instant::now() + SETTLE);
+                }
                 let concerned = self.hops.neighbour(&self.plane.maps.memory, interface, address, mac);
                 if concerned && mac.is_none() {
                     hops::ask(&self.network, interface, address).await;
@@ -218,6 +228,8 @@ impl Director {
             }
             // They come in bursts; one look is enough.
             Change::Link { .. } | Change::Route | Change::Address | Change::Missed => {
+                self.routes.distrust(&self.plane.maps);
+                self.copy_again.get_or_insert(Instant::now() + SETTLE);
                 self.look_again.get_or_insert(Instant::now() + SETTLE);
             }
         }
@@ -233,11 +245,25 @@ impl Director {
             self.look_again = None;
             self.look_up_again().await;
         }
+        if self.copy_again.is_some_and(|at| at <= now) {
+            self.copy_again = None;
+            self.copy_routes().await;
+        }
+        let until = self.plane.now()?.wrapping_add(self.plane.clock.ticks(LEASE));
+        self.routes.renew(&self.plane.maps, until);
         if now - self.refreshed > REFRESH {
             self.refreshed = now;
             self.hops.refresh(&self.network).await;
+            self.routes.refresh(&self.network).await;
         }
         Ok(())
+    }
+
+    /// Without a copy packets ask the kernel: slower, and right.
+    async fn copy_routes(&mut self) {
+        if let Err(error) = self.routes.look_up(&self.network, &mut self.plane.maps).await {
+            tracing::warn!("replies are slower, because the routes cannot be copied: {error}");
+        }
     }
 
     async fn look_up_again(&mut self) {
@@ -310,6 +336,8 @@ const MAX_PIECE: u32 = 100_000;
 const NEIGHBOUR_PATIENCE: Duration = Duration::from_millis(1500);
 /// Changes of the network come in bursts.
 const SETTLE: Duration = Duration::from_millis(200);
+/// How long packets use the copied routes after the daemon has ended, or hangs.
+const LEASE: Duration = Duration::from_secs(2);
 /// How often the kernel is asked to make sure of neighbours: it would find out about dead ones only by sending, and
 /// packets that XDP sends are not its own.
 const REFRESH: Duration = Duration::from_secs(15);

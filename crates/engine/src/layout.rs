@@ -32,6 +32,8 @@ pub mod limits {
     pub const WATCH_BITS: u32 = 1 << 20;
     /// Neighbours that packets remember, until the kernel knows them: clients that came within about a second.
     pub const NEIGHBOURS: u32 = 4096;
+    /// Prefixes of copied routes: a router with more (a full Internet table has a million) asks the kernel.
+    pub const ROUTES: u32 = 8192;
 }
 
 /// `BPF` jiffies are shifted right by this to give ticks: fine enough for timeouts in seconds, and 32 bits of them last
@@ -119,13 +121,17 @@ record! {
         template_mask: u32,
         /// Which of the two watch filters is read: 0 or 1. Both are written.
         watch: u32,
-        spare: [u32; 4],
+        /// Tick from which on the copied routes are not to be used; see [`control_flags::ROUTES`].
+        routes_until: u32,
+        spare: [u32; 3],
     }
 }
 
 pub mod control_flags {
     /// Some mark rule has a destination shorter than a host: ask the prefix table for what the address table lacks.
     pub const PREFIXES: u32 = 1;
+    /// There are copied routes; good until `routes_until`.
+    pub const ROUTES: u32 = 2;
 }
 
 record! {
@@ -378,6 +384,16 @@ pub mod state_bits {
     pub const TEMPLATE: u64 = 1 << 21;
     /// Any of the ways to end.
     pub const ENDING: u64 = FIN_CLIENT | FIN_SERVER | RESET;
+}
+
+record! {
+    /// Copied routes: the next hop of a prefix.
+    NextHop = 16 {
+        /// 0: the kernel must be asked.
+        interface: u32,
+        destination_mac: [u8; 6],
+        source_mac: [u8; 6],
+    }
 }
 
 /// A neighbour as packets know it. See [`crate::neighbour`].

@@ -36,6 +36,7 @@ pub mod packet;
 pub mod path;
 pub mod persist;
 pub mod reason;
+pub mod route;
 pub mod schedule;
 pub mod tables;
 pub mod wire;

@@ -2,8 +2,8 @@
 
 use crate::layout::Word64;
 use crate::layout::{
-    Address, AddressCell, Cell, Condition, Control, Destination, Load, Neighbour, PortCell, RangeCell, Real, Server,
-    Service, Slot, Vip,
+    Address, AddressCell, Cell, Condition, Control, Destination, Load, Neighbour, NextHop, PortCell, RangeCell, Real,
+    Server, Service, Slot, Vip,
 };
 use crate::reason::Reason;
 
@@ -126,6 +126,12 @@ pub trait Tables: Sized {
 
     /// Now, in ticks; wraps.
     fn now(&self) -> u32;
+    /// The next hop of the longest of the copied routes' prefixes that holds this address.
+    #[inline(always)]
+    fn next_hop(&self, _family: u8, _address: &Address) -> Option<NextHop> {
+        None
+    }
+    /// The kernel's own answer.
     fn route(&self, query: &RouteQuery) -> Route;
     /// Visits `0..count` in order until the visitor has enough.
     fn scan<S: Scan<Self>>(&self, count: u32, visitor: &mut S);

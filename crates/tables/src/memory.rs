@@ -5,7 +5,7 @@ use marca_config::model::{Limits, Scheduler};
 use marca_config::plan::Plan;
 use marca_engine::layout::{
     AddressCell, Cell, Condition, Control, Destination, LAYOUT_VERSION, Load, Neighbour, PortCell, RangeCell, Real,
-    Server, ServiceCell, Vip, Word64, limits,
+    Server, ServiceCell, Vip, Word64, control_flags, limits,
 };
 use marca_engine::schedule::{maglev, source_hash};
 use serde::{Deserialize, Serialize};
@@ -186,6 +186,16 @@ impl Memory {
                 ..Control::default()
             },
         );
+    }
+
+    /// Until when packets may use the copied routes, in ticks; `holds` false: not at all.
+    pub fn set_routes_until(&self, tick: u32, holds: bool) {
+        let mut control = self.control();
+        // Tick 0 is as far from now as any other: so the flag.
+        control.flags =
+            if holds { control.flags | control_flags::ROUTES } else { control.flags & !control_flags::ROUTES };
+        control.routes_until = tick;
+        self.control.set(0, &control);
     }
 
     /// The control record, which always is there.

@@ -9,6 +9,8 @@ use marca_config::model::{Forward, Limits};
 use marca_config::plan::Plan;
 use marca_daemon::linux::bpffs;
 use marca_daemon::linux::data_plane::{self, Maps};
+use marca_daemon::linux::network::Network;
+use marca_daemon::routes::Routes;
 use marca_tables::frame::Frame;
 use marca_tables::ids::Ids;
 use marca_tables::memory::Capacity;
@@ -59,6 +61,7 @@ impl World {
         let mut world = Self { cases, maps, pins, entry, _ebpf: ebpf, _calls: calls };
         world.configure(&plan, interface)?;
         world.fill(now)?;
+        world.copy_routes(now)?;
         Ok(world)
     }
 
@@ -89,6 +92,15 @@ impl World {
                 services::set_hop(memory, number, &hop);
             }
         }
+        Ok(())
+    }
+
+    /// The routes of the stand's namespace, as the daemon copies them for replies.
+    fn copy_routes(&mut self, now: u32) -> Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let mut routes = Routes::default();
+        runtime.block_on(async { routes.look_up(&Network::open()?, &mut self.maps).await })?;
+        routes.renew(&self.maps, now.wrapping_add(u32::MAX / 4));
         Ok(())
     }
 

@@ -12,8 +12,8 @@ use core::ffi::c_void;
 use marca_engine::Between;
 use marca_engine::layout::Word64;
 use marca_engine::layout::{
-    Address, AddressCell, Cell, Condition, Control, Destination, Load, Neighbour, PortCell, RangeCell, Real, Server,
-    Service, ServiceCell, Slot, TICK_SHIFT, Traffic, V4, Vip, limits,
+    Address, AddressCell, Cell, Condition, Control, Destination, Load, Neighbour, NextHop, PortCell, RangeCell, Real,
+    Server, Service, ServiceCell, Slot, TICK_SHIFT, Traffic, V4, Vip, limits,
 };
 use marca_engine::reason::Reason;
 use marca_engine::tables::{CellTable, Route, RouteQuery, Scan, Tables};
@@ -60,6 +60,9 @@ static TEMPLATES: Array<Cell, 8, MMAP> = Array::new();
 static WATCH: Array<Word64, { (limits::WATCH_BITS / 64 * 2) as usize }, MMAP> = Array::new();
 #[btf_map]
 static NEIGHBOURS: Array<Neighbour, { limits::NEIGHBOURS as usize }, MMAP> = Array::new();
+/// Family, address, and a word of nothing that keeps the values aligned.
+#[btf_map]
+static ROUTES: LpmTrie<[u32; 6], NextHop, { limits::ROUTES as usize }> = LpmTrie::new();
 #[btf_map]
 static TRAFFIC: PerCpuArray<Traffic, 2> = PerCpuArray::new();
 #[btf_map]
@@ -185,6 +188,15 @@ impl Tables for Maps {
     #[inline(always)]
     fn now(&self) -> u32 {
         ticks()
+    }
+
+    #[inline(always)]
+    fn next_hop(&self, family: u8, address: &Address) -> Option<NextHop> {
+        let [a, b, c, d] = address.0;
+        let family_word = u32::from(family);
+        let data = if family == V4 { [family_word, d, 0, 0, 0, 0] } else { [family_word, a, b, c, d, 0] };
+        let bits = if family == V4 { 64 } else { 160 };
+        ROUTES.get(&LpmKey::new(bits, data)).copied()
     }
 
     #[inline(always)]

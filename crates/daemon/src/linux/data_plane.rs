@@ -19,12 +19,13 @@ use aya::programs::xdp::XdpMode;
 use aya::programs::{ProgramError, TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
 use ipnet::IpNet;
-use marca_engine::layout::{LAYOUT_VERSION, Traffic, V4, limits};
+use marca_engine::layout::{LAYOUT_VERSION, NextHop, Traffic, V4, limits};
 use marca_engine::reason::Reason;
 use marca_tables::classifier::{address, ip};
 use marca_tables::memory::{Capacity, Memory, Prefix, WATCH_WORDS};
 use marca_tables::region::Region;
 use marca_tables::services::Clock;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fs, io};
@@ -57,6 +58,9 @@ pub struct Maps {
     traffic: PerCpuArray<MapData, Words<5>>,
     reasons: PerCpuArray<MapData, u64>,
     prefixes: LpmTrie<MapData, [u32; 6], u32>,
+    routes: LpmTrie<MapData, [u32; 6], Words<2>>,
+    /// What was last written to `routes`.
+    next_hops: BTreeMap<IpNet, Option<NextHop>>,
 }
 
 /// A value of 64-bit words, as the kernel copies it.
@@ -120,6 +124,8 @@ impl Maps {
             traffic: typed(dir, "TRAFFIC")?,
             reasons: typed(dir, "REASONS")?,
             prefixes: typed(dir, "PREFIXES")?,
+            routes: typed(dir, "ROUTES")?,
+            next_hops: BTreeMap::new(),
         };
         maps.memory.prefixes = maps.read_prefixes();
         Ok(maps)
@@ -139,6 +145,25 @@ impl Maps {
         }
         self.memory.prefixes.retain(|p| p.half != half);
         self.memory.prefixes.extend(prefixes);
+        Ok(())
+    }
+
+    /// Makes the copied routes these. To be called while packets do not use them.
+    pub fn write_next_hops(&mut self, wanted: &BTreeMap<IpNet, Option<NextHop>>) -> Result<(), DataPlaneError> {
+        let failed = |cause| DataPlaneError::Map { doing: "write the copied routes".into(), cause };
+        if self.next_hops.is_empty() {
+            // Another daemon's, or none.
+            let stale: Vec<Key<[u32; 6]>> = self.routes.keys().filter_map(Result::ok).collect();
+            stale.iter().try_for_each(|key| self.routes.remove(key)).map_err(failed)?;
+        }
+        for net in self.next_hops.keys().filter(|net| !wanted.contains_key(net)) {
+            self.routes.remove(&route_key(net)).map_err(failed)?;
+        }
+        for (net, hop) in wanted.iter().filter(|(net, hop)| self.next_hops.get(net) != Some(hop)) {
+            let value = Words(zerocopy::transmute!(hop.unwrap_or_default()));
+            self.routes.insert(&route_key(net), value, 0).map_err(failed)?;
+        }
+        self.next_hops.clone_from(wanted);
         Ok(())
     }
 
@@ -191,6 +216,14 @@ fn key(prefix: &Prefix) -> Key<[u32; 6]> {
         [prefix.half, u32::from(family), a, b, c, d]
     };
     Key::new(64 + u32::from(prefix.net.prefix_len()), data)
+}
+
+/// The key of a copied route: family, address, nothing.
+fn route_key(net: &IpNet) -> Key<[u32; 6]> {
+    let (family, address) = address(net.network());
+    let [a, b, c, d] = address.0;
+    let data = if family == V4 { [u32::from(family), d, 0, 0, 0, 0] } else { [u32::from(family), a, b, c, d, 0] };
+    Key::new(32 + u32::from(net.prefix_len()), data)
 }
 
 fn pinned(dir: &Path, name: &str) -> Result<MapData, DataPlaneError> {
@@ -491,7 +524,7 @@ fn take_away(folder: &Path, take: impl Fn(&Path) -> io::Result<()>) -> io::Resul
 }
 
 /// The maps that are pinned and shared from one load to the next.
-pub const MAPS: [&str; 21] = [
+pub const MAPS: [&str; 22] = [
     "CONTROL",
     "ADDRESSES",
     "PORTS",
@@ -511,6 +544,7 @@ pub const MAPS: [&str; 21] = [
     "TEMPLATES",
     "WATCH",
     "NEIGHBOURS",
+    "ROUTES",
     "TRAFFIC",
     "REASONS",
 ];

@@ -10,11 +10,12 @@ use futures_util::{Stream, StreamExt};
 use ipnet::IpNet;
 use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::address::{AddressHeaderFlags, AddressMessage};
-use rtnetlink::packet_route::link::LinkMessage;
+use rtnetlink::packet_route::link::{LinkLayerType, LinkMessage};
 use rtnetlink::packet_route::neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
-use rtnetlink::{AddressMessageBuilder, Handle};
+use rtnetlink::{AddressMessageBuilder, Handle, IpVersion};
+use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::pin::pin;
@@ -70,6 +71,27 @@ pub struct RouteEntry {
     pub gateway: Option<IpAddr>,
     /// Index of the interface.
     pub interface: u32,
+}
+
+/// A route of the tables that plain rules lead to: `local`, `main` and `default`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FibRoute {
+    pub destination: IpNet,
+    /// Lower goes first.
+    pub metric: u32,
+    /// Of the table `local`, which goes before the others.
+    pub local_table: bool,
+    /// `None` when it does not lead every packet to one next hop, or to none now.
+    pub target: Option<Target>,
+}
+
+/// A next hop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Index of the interface.
+    pub interface: u32,
+    /// `None` when the destination is on the link.
+    pub gateway: Option<IpAddr>,
 }
 
 impl Network {
@@ -223,6 +245,51 @@ impl Network {
             entries.extend(routes.iter().flat_map(decode::route_entries));
         }
         Ok(entries)
+    }
+
+    /// All routes of the tables `local`, `main` and `default`, of both families.
+    pub async fn fib(&self) -> Result<Vec<FibRoute>, NetworkError> {
+        let mut routes = Vec::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut query = RouteMessage::default();
+            query.header.address_family = family;
+            let messages = collect(self.handle.route().get(query).execute())
+                .await
+                .map_err(|cause| NetworkError::request("list the routes", cause))?;
+            routes.extend(messages.iter().filter_map(decode::fib_route));
+        }
+        Ok(routes)
+    }
+
+    /// Whether IPv4 and IPv6 have only the rules that every kernel begins with: `local`, `main`, and IPv4's `default`.
+    pub async fn plain_rules(&self) -> Result<[bool; 2], NetworkError> {
+        let mut plain = [false; 2];
+        for (plain, version) in plain.iter_mut().zip([IpVersion::V4, IpVersion::V6]) {
+            let rules = collect(self.handle.rule().get(version).execute())
+                .await
+                .map_err(|cause| NetworkError::request("list the routing rules", cause))?;
+            *plain = rules.iter().all(decode::is_plain_rule);
+        }
+        Ok(plain)
+    }
+
+    /// MAC addresses of all Ethernet interfaces, by index.
+    pub async fn ethernet(&self) -> Result<HashMap<u32, [u8; 6]>, NetworkError> {
+        let links = self.links().await?;
+        let links = links.iter().filter(|link| link.header.link_layer_type == LinkLayerType::Ether);
+        Ok(links.map(|link| decode::interface(link, Vec::new())).map(|link| (link.index, link.mac)).collect())
+    }
+
+    /// MAC addresses of all neighbours that packets can be sent to, by interface and address.
+    pub async fn neighbours(&self) -> Result<HashMap<(u32, IpAddr), [u8; 6]>, NetworkError> {
+        let messages = collect(self.handle.neighbours().get().execute())
+            .await
+            .map_err(|cause| NetworkError::request("list the neighbours", cause))?;
+        let usable = messages.iter().filter_map(|message| {
+            let address = decode::neighbour_address(message)?;
+            Some(((message.header.ifindex, address), decode::neighbour_mac(message)?))
+        });
+        Ok(usable.collect())
     }
 
     async fn links(&self) -> Result<Vec<LinkMessage>, NetworkError> {

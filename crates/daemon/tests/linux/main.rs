@@ -7,4 +7,5 @@ mod namespace;
 mod neighbours;
 mod network;
 mod offload;
+mod routes;
 mod sysctl;

@@ -5,6 +5,8 @@ use super::format::{Arrival, Out, Step, Tamper, Vector};
 use super::kernel::{Kernel, Ran, Verdict};
 use super::network::Network;
 use marca_config::plan::Plan;
+use marca_daemon::linux::network;
+use marca_daemon::routes::Routes;
 use marca_engine::decap::{Policy, decapsulate};
 use marca_engine::flow::{self, Key};
 use marca_engine::layout::{
@@ -60,6 +62,17 @@ impl Both {
         let kernel = Kernel::load(label, &CAPACITY, SEED, &interfaces, &directors);
         let native = Memory::on_heap(CAPACITY, SEED);
         Self { network, kernel, native, plan: Plan::default(), ids: Ids::default(), reserved: 0 }
+    }
+
+    /// Lets replies in the kernel leave by a copy of its routes, which must lead where its own lookup does.
+    pub fn copy_routes(&mut self) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let mut routes = Routes::default();
+        let network = async { network::Network::open() };
+        let maps = self.kernel.maps();
+        runtime.block_on(async { routes.look_up(&network.await.unwrap(), maps).await }).unwrap();
+        let now = self.kernel.plane.now().unwrap();
+        routes.renew(&self.kernel.plane.maps, now.wrapping_add(u32::MAX / 4));
     }
 
     /// Brings a vector up to its packet.

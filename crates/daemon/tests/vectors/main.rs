@@ -39,6 +39,20 @@ fn every_vector_comes_out_as_written_natively_in_the_kernel_and_explained() {
 }
 
 #[test]
+fn copied_routes_lead_every_vector_to_where_the_kernels_own_do() {
+    with_both("routes", |both| {
+        for vector in format::all() {
+            both.prepare(&vector);
+            both.copy_routes();
+            let ran = both.run(&vector, &vector.packet);
+            if let Err(fault) = both.judge(&vector, &ran) {
+                panic!("{fault}");
+            }
+        }
+    });
+}
+
+#[test]
 fn no_two_vectors_have_one_name_and_every_reason_is_reached() {
     let vectors = format::all();
     for (index, vector) in vectors.iter().enumerate() {

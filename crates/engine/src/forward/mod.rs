@@ -8,7 +8,8 @@ use crate::layout::{Real, V4, real_flags};
 use crate::neighbour::{self, Macs};
 use crate::packet::Packet;
 use crate::reason::Reason;
-use crate::tables::{Route, RouteQuery, Tables};
+use crate::route::{self, Kind};
+use crate::tables::{RouteQuery, Tables};
 use crate::wire::Headers;
 use crate::wire::checksum::Change;
 
@@ -54,19 +55,19 @@ fn to_client<P: Packet, T: Tables>(p: &mut P, t: &T, h: &Headers, way: &Way) -> 
         return Err(Reason::TtlExceeded);
     }
     let query = RouteQuery { family: h.family, source: way.vip, destination: h.destination, interface: p.interface() };
-    let (interface, to) = match t.route(&query) {
-        Route::Via { interface, destination_mac, source_mac } => {
-            (interface, Macs { destination: destination_mac, source: source_mac })
-        }
-        Route::NoNeighbour { interface } => {
+    let leaving = route::find(t, &query);
+    let interface = leaving.interface;
+    let to = match leaving.kind {
+        Kind::Via => Macs { destination: leaving.destination_mac, source: leaving.source_mac },
+        Kind::NoNeighbour => {
             neighbour::ask(t, h.family, interface, &h.destination);
             match neighbour::find(t, h.family, interface, &h.destination) {
-                Some(macs) => (interface, macs),
+                Some(macs) => macs,
                 None => return Err(Reason::NoNeighbour),
             }
         }
-        Route::Here => return Err(Reason::NotAReply),
-        Route::None => return Err(Reason::NoRoute),
+        Kind::Here => return Err(Reason::NotAReply),
+        Kind::None => return Err(Reason::NoRoute),
     };
     nat::rewrite(p, h, &nat::Edit { source: true, address: way.vip, port: way.port })?;
     macs(p, to.destination, to.source)?;

@@ -1,14 +1,15 @@
 //! Netlink messages → values of this module. What a message does not say is `None`, zero or absent.
 
-use super::{Interface, Route, RouteEntry};
+use super::{FibRoute, Interface, Route, RouteEntry, Target};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use rtnetlink::packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
 use rtnetlink::packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteType, RouteVia,
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteType, RouteVia,
 };
+use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub(super) fn interface(link: &LinkMessage, addresses: Vec<IpNet>) -> Interface {
@@ -119,6 +120,81 @@ pub(super) fn route_entries(message: &RouteMessage) -> Vec<RouteEntry> {
     hops.into_iter()
         .filter_map(|(interface, gateway)| Some(RouteEntry { destination, gateway, interface: interface? }))
         .collect()
+}
+
+/// `None` when it is of another table.
+pub(super) fn fib_route(message: &RouteMessage) -> Option<FibRoute> {
+    let table = message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Table(table) => Some(*table),
+        _ => None,
+    });
+    let table = u8::try_from(table.unwrap_or(message.header.table.into())).ok()?;
+    if !matches!(table, LOCAL_TABLE | RouteHeader::RT_TABLE_MAIN | DEFAULT_TABLE) {
+        return None;
+    }
+    let metric = message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Priority(metric) => Some(*metric),
+        _ => None,
+    });
+    let local_table = table == LOCAL_TABLE;
+    Some(FibRoute {
+        destination: destination(message)?,
+        metric: metric.unwrap_or(0),
+        local_table,
+        target: target(message),
+    })
+}
+
+/// `include/uapi/linux/rtnetlink.h`, `RT_TABLE_LOCAL` and `RT_TABLE_DEFAULT`.
+const LOCAL_TABLE: u8 = 255;
+const DEFAULT_TABLE: u8 = 253;
+
+/// The next hop, unless there are several, or it depends on more than the destination, or it is not usable now.
+fn target(message: &RouteMessage) -> Option<Target> {
+    let header = &message.header;
+    // Flags: dead, link down, and IPv6's clones for single destinations.
+    let plain = header.kind == RouteType::Unicast
+        && header.table == RouteHeader::RT_TABLE_MAIN
+        && header.tos == 0
+        && header.source_prefix_length == 0
+        && !header.flags.intersects(RouteFlags::Dead | RouteFlags::Linkdown | RouteFlags::Cloned);
+    // A new attribute may mean anything: so those that change nothing are listed.
+    let understood = message.attributes.iter().all(|attribute| {
+        matches!(
+            attribute,
+            RouteAttribute::Table(_)
+                | RouteAttribute::Destination(_)
+                | RouteAttribute::Oif(_)
+                | RouteAttribute::Gateway(_)
+                | RouteAttribute::Via(_)
+                | RouteAttribute::Priority(_)
+                | RouteAttribute::PrefSource(_)
+                | RouteAttribute::Metrics(_)
+                | RouteAttribute::Preference(_)
+                | RouteAttribute::CacheInfo(_)
+                | RouteAttribute::Expires(_)
+        )
+    });
+    let (interface, gateway) = next_hop(&message.attributes);
+    interface.filter(|_| plain && understood).map(|interface| Target { interface, gateway })
+}
+
+/// `from all lookup local`, `main` or `default`, and nothing else.
+pub(super) fn is_plain_rule(message: &RuleMessage) -> bool {
+    let header = &message.header;
+    let tables = [LOCAL_TABLE, RouteHeader::RT_TABLE_MAIN, DEFAULT_TABLE];
+    header.action == RuleAction::ToTable
+        && header.flags.is_empty()
+        && (header.src_len, header.dst_len, header.tos) == (0, 0, 0)
+        && tables.contains(&header.table)
+        && message.attributes.iter().all(|attribute| {
+            let unset = matches!(attribute, RuleAttribute::SuppressPrefixLen(u32::MAX));
+            let known = matches!(
+                attribute,
+                RuleAttribute::Table(_) | RuleAttribute::Priority(0 | 32766 | 32767) | RuleAttribute::Protocol(_)
+            );
+            unset || known
+        })
 }
 
 /// The neighbour's link-layer address, unless the entry's state says that it is not to be used: `NUD_VALID` of
