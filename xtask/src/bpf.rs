@@ -6,57 +6,24 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
-/// An object: its file, and the symbols that it exports. The rest of the archive falls away.
-const OBJECTS: &[(&str, &[&str])] = &[
-    (
-        "router.bpf.o",
-        &[
-            "LICENSE",
-            "marca",
-            "marca_judge",
-            "marca_act",
-            "marca_clock",
-            "CONTROL",
-            "ADDRESSES",
-            "PORTS",
-            "RANGES",
-            "CONDITIONS",
-            "DESTINATIONS",
-            "PREFIXES",
-            "VIPS",
-            "SERVICES",
-            "SLOTS",
-            "SERVERS",
-            "REALS",
-            "LOADS",
-            "CURSORS",
-            "FLOWS",
-            "HALF_OPEN",
-            "TEMPLATES",
-            "WATCH",
-            "NEIGHBOURS",
-            "ROUTES",
-            "TRAFFIC",
-            "REASONS",
-            "PROGRAMS",
-            "BETWEEN",
-        ],
-    ),
-    ("real_server.bpf.o", &["LICENSE", "marca_decap", "marca_pass", "DIRECTORS", "DECAP_REASONS"]),
-    (
-        "bench.bpf.o",
-        &[
-            "LICENSE",
-            "bench_entry",
-            "bench_empty",
-            "bench_lookup",
-            "BENCH_TEMPLATE",
-            "BENCH_NEXT",
-            "BENCH_PROGRAMS",
-            "BENCH_VIPS",
-        ],
-    ),
-];
+/// The objects: file, and exported symbols. The rest of the archive falls away.
+fn objects() -> [(&'static str, Vec<&'static str>); 3] {
+    let mut router = vec!["LICENSE", marca_bpf::ENTRY, marca_bpf::CLOCK, "PROGRAMS", "BETWEEN"];
+    router.extend(marca_bpf::TAIL_CALLS);
+    router.extend(marca_bpf::MAPS);
+    let real_server = vec!["LICENSE", marca_bpf::DECAP, marca_bpf::PASS, "DIRECTORS", "DECAP_REASONS"];
+    let bench = [
+        "LICENSE",
+        "bench_entry",
+        "bench_empty",
+        "bench_lookup",
+        "BENCH_TEMPLATE",
+        "BENCH_NEXT",
+        "BENCH_PROGRAMS",
+        "BENCH_VIPS",
+    ];
+    [("router.bpf.o", router), ("real_server.bpf.o", real_server), ("bench.bpf.o", bench.to_vec())]
+}
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
@@ -77,8 +44,8 @@ fn with_llvm(check: bool) -> Result<()> {
 
 fn build(check: bool) -> Result<()> {
     let archive = compile()?;
-    for (name, exports) in OBJECTS {
-        let object = link(&archive, exports).with_context(|| format!("link {name}"))?;
+    for (name, exports) in objects() {
+        let object = link(&archive, &exports).with_context(|| format!("link {name}"))?;
         let file = root().join("crates/bpf/objects").join(name);
         if check {
             let committed = fs::read(&file).with_context(|| format!("read {}", file.display()))?;

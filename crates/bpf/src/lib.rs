@@ -31,3 +31,31 @@ pub const TAIL_CALLS: [&str; 2] = ["marca_judge", "marca_act"];
 pub const CLOCK: &str = "marca_clock";
 pub const DECAP: &str = "marca_decap";
 pub const PASS: &str = "marca_pass";
+
+/// The maps that are pinned and shared from one load to the next.
+/// Not among them: `PROGRAMS` and `BETWEEN`, which belong to one load's programs.
+pub const MAPS: [&str; 22] = [
+    "CONTROL",
+    "ADDRESSES",
+    "PORTS",
+    "RANGES",
+    "CONDITIONS",
+    "DESTINATIONS",
+    "PREFIXES",
+    "VIPS",
+    "SERVICES",
+    "SLOTS",
+    "SERVERS",
+    "REALS",
+    "LOADS",
+    "CURSORS",
+    "FLOWS",
+    "HALF_OPEN",
+    "TEMPLATES",
+    "WATCH",
+    "NEIGHBOURS",
+    "ROUTES",
+    "ROUTES",
+    "TRAFFIC",
+    "REASONS",
+];

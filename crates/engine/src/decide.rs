@@ -5,7 +5,7 @@ use crate::flow::{self, Found, FromClient, FromServer, Key, NO_RECORD};
 use crate::layout::{Address, Control, NO_REAL, SCTP, Service, TCP, UDP, service_flags, state_bits};
 use crate::persist;
 use crate::reason::Reason;
-use crate::schedule::{self, Pick};
+use crate::schedule::{self, CursorMove, Pick};
 use crate::tables::{CellTable, Step, Tables};
 use crate::wire::{ACK, FIN, Headers, RST, SYN};
 
@@ -147,18 +147,6 @@ pub enum RememberKind {
 
 impl Remember {
     pub const NOTHING: Self = Self { kind: RememberKind::Nothing, at: NO_RECORD, expires: 0, followed: false };
-}
-
-/// How the scheduler's cursor moves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CursorMove {
-    pub moves: bool,
-    pub before: u64,
-    pub after: u64,
-}
-
-impl CursorMove {
-    pub const NONE: Self = Self { moves: false, before: 0, after: 0 };
 }
 
 /// For a packet of a known class. `now` in ticks.

@@ -47,7 +47,7 @@ impl World {
         for (name, len) in capacity.maps() {
             loader.map_max_entries(name, len);
         }
-        for name in data_plane::MAPS {
+        for name in marca_bpf::MAPS {
             loader.map_pin_path(name, pins.0.join("maps").join(name));
         }
         let mut ebpf = loader.load(marca_bpf::router()).context("load the router's object")?;

@@ -299,7 +299,7 @@ impl DataPlane {
         for (name, len) in capacity.maps() {
             loader.map_max_entries(name, len);
         }
-        for name in MAPS {
+        for name in marca_bpf::MAPS {
             loader.map_pin_path(name, dir.join("maps").join(name));
         }
         let ebpf = loader.load(marca_bpf::router()).map_err(Box::new)?;
@@ -522,32 +522,6 @@ fn take_away(folder: &Path, take: impl Fn(&Path) -> io::Result<()>) -> io::Resul
     }
     fs::remove_dir(folder)
 }
-
-/// The maps that are pinned and shared from one load to the next.
-pub const MAPS: [&str; 22] = [
-    "CONTROL",
-    "ADDRESSES",
-    "PORTS",
-    "RANGES",
-    "CONDITIONS",
-    "DESTINATIONS",
-    "PREFIXES",
-    "VIPS",
-    "SERVICES",
-    "SLOTS",
-    "SERVERS",
-    "REALS",
-    "LOADS",
-    "CURSORS",
-    "FLOWS",
-    "HALF_OPEN",
-    "TEMPLATES",
-    "WATCH",
-    "NEIGHBOURS",
-    "ROUTES",
-    "TRAFFIC",
-    "REASONS",
-];
 
 #[cfg(test)]
 mod tests {

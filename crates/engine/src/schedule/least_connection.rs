@@ -1,7 +1,6 @@
 //! `lc` and `wlc`: least connection, plain and weighted (`net/netfilter/ipvs/ip_vs_lc.c`, `ip_vs_wlc.c`).
 
-use super::Pick;
-use crate::decide::CursorMove;
+use super::{CursorMove, Pick};
 use crate::layout::{Load, NO_REAL, Service, limits};
 use crate::tables::{Scan, Tables};
 

@@ -9,7 +9,6 @@ pub mod maglev;
 pub mod round_robin;
 pub mod source_hash;
 
-use crate::decide::CursorMove;
 use crate::hash;
 use crate::layout::{Address, Control, NO_REAL, Service, service_flags};
 use crate::tables::{Step, Tables};
@@ -42,6 +41,18 @@ pub struct Pick {
 
 impl Pick {
     pub const NOBODY: Self = Self { real: NO_REAL, cursor: CursorMove::NONE };
+}
+
+/// How the scheduler's cursor moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CursorMove {
+    pub moves: bool,
+    pub before: u64,
+    pub after: u64,
+}
+
+impl CursorMove {
+    pub const NONE: Self = Self { moves: false, before: 0, after: 0 };
 }
 
 /// Chooses a real server for a new connection. `slot` is what the table says, where a table decides.

@@ -3,8 +3,7 @@
 //! The place in the round is one word for each service, moved by compare-and-swap when the choice is taken; two
 //! processors that meet there may choose the same real server once.
 
-use super::Pick;
-use crate::decide::CursorMove;
+use super::{CursorMove, Pick};
 use crate::layout::{NO_REAL, Service, limits};
 use crate::tables::{Scan, Tables};
 
