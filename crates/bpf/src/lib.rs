@@ -55,7 +55,6 @@ pub const MAPS: [&str; 22] = [
     "WATCH",
     "NEIGHBOURS",
     "ROUTES",
-    "ROUTES",
     "TRAFFIC",
     "REASONS",
 ];
