@@ -2,11 +2,11 @@
 //!
 //! | module | owns |
 //! |---|---|
-//! | [`cases`] | what is measured: services, frames, targets |
-//! | [`world`] | tables of real size in the kernel, filled with real records |
-//! | [`stand`] | the programs around the measured one, and the clock |
-//! | [`report`] | medians, ratios, the table and the JSON |
-//! | [`verifier`] | `cargo xtask bpf --verify` |
+//! | `cases` | what is measured: services, frames, targets |
+//! | `world` | tables of real size in the kernel, filled with real records |
+//! | `stand` | the programs around the measured one, and the clock |
+//! | `report` | medians, ratios, the table and the JSON |
+//! | `verifier` | `cargo xtask bpf --verify` |
 
 #[cfg(feature = "bench")]
 mod cases;
