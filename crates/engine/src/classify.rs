@@ -116,11 +116,11 @@ pub fn class<T: Tables>(t: &T, control: &Control, party: &Party, h: &Headers, in
     }
 }
 
-/// What a real server's port means, when that is only one thing.
+/// What a real server's port means, when that is only one thing, or will be.
 #[inline(always)]
 pub fn unique<T: Tables>(t: &T, control: &Control, node: u32, protocol: u8, port: u16) -> Option<Unique> {
     match exact(t, control, node_port_key(node, protocol, port)) {
-        Some(target) if target.flags & target_flags::UNIQUE != 0 => {
+        Some(target) if target.flags & (target_flags::UNIQUE | target_flags::UNIQUE_LATER) != 0 => {
             Some(Unique { service: target.owner, vip: target.vip, port: target.port })
         }
         _ => None,

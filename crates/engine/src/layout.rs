@@ -188,6 +188,9 @@ pub mod target_flags {
     pub const CONDITIONAL: u32 = 1;
     /// Replies: all connections from this port of this node are of one service, VIP and port.
     pub const UNIQUE: u32 = 2;
+    /// Replies: will be unique when the connections of a service that left the node are gone. Until then each reply
+    /// asks its record; clients that come past the VIP are recorded already.
+    pub const UNIQUE_LATER: u32 = 4;
 }
 
 record! {

@@ -227,8 +227,6 @@ impl Writer<'_> {
             let node = self.node(from.address, 0)?;
             let target = match reply {
                 Reply::Ambiguous => Target::default(),
-                // A connection that the plan does not know any more may have the same port.
-                Reply::Unique { .. } if leaving.contains(&from.address) => Target::default(),
                 Reply::Unique { service, vip, port } => {
                     let vip = match vips.get(vip) {
                         Some(&index) => index,
@@ -241,7 +239,10 @@ impl Writer<'_> {
                         }
                     };
                     let owner = self.service(*service)?;
-                    Target { owner, vip, port: *port, flags: target_flags::UNIQUE, ..Target::default() }
+                    // A connection that the plan does not know any more may have the same port.
+                    let later = leaving.contains(&from.address);
+                    let flags = if later { target_flags::UNIQUE_LATER } else { target_flags::UNIQUE };
+                    Target { owner, vip, port: *port, flags, ..Target::default() }
                 }
             };
             self.port(PortCell { key: node_port_key(node, from.protocol.number(), from.port), target })?;

@@ -335,6 +335,21 @@ fn a_real_servers_own_address_answers_for_itself_though_its_slot_comes_later() {
 }
 
 #[test]
+fn a_real_servers_own_address_answers_for_itself_though_a_service_has_just_left_it() {
+    let shop = shop(Scheduler::Maglev, &[tcp(80)], &[(1, 1)]);
+    let mut other = service("other", &["192.0.2.20"], &[tcp(80)]);
+    other.servers = vec![server(1, 1)];
+    let mut director = Director::with(SMALL, &config([shop.clone(), other]));
+    director.apply(&config([shop.clone()]));
+    let way = Way { to: (addresses(1)[0], 80), ..way(1, 80) };
+    assert_eq!(director.request(&way, Segment::Syn), Seen::Not(Reason::NotOurs));
+    director.wait(Duration::from_secs(5));
+    director.release_numbers();
+    director.apply(&config([shop]));
+    assert!(matches!(director.reply(&way.reversed(), Segment::Data), Seen::Not(_)));
+}
+
+#[test]
 fn a_second_connection_past_the_vip_from_the_same_port_is_no_older_than_itself() {
     let mut director = Director::with(SMALL, &config([shop(Scheduler::Maglev, &[tcp(80)], &[(1, 1)])]));
     let way = Way { to: (addresses(1)[0], 80), ..way(1, 80) };
