@@ -16,6 +16,10 @@ pub fn test() -> Result<()> {
     step("lints", || {
         run(cargo().args(["clippy", "--workspace", "--all-targets", "--quiet", "--", "--deny", "warnings"]))
     })?;
+    step("lints of the benchmark", || {
+        let arguments = ["clippy", "--package", "xtask", "--features", "bench", "--quiet", "--", "--deny", "warnings"];
+        run(cargo().args(arguments))
+    })?;
     step("BPF objects are those of the sources", || crate::bpf::run(true))?;
     step("tests", tests)?;
     step("examples in the documentation", || run(cargo().args(["test", "--doc", "--workspace", "--quiet"])))?;

@@ -14,7 +14,7 @@
 //! | schedule | [`schedule`] | which real server a new connection gets |
 //! | decide | [`decide`] | all of the above as one decision, nothing written |
 //! | commit | [`commit`] | the decision's records written |
-//! | forward | [`forward`], [`neighbour`] | the frame rewritten, and to which MAC address it goes |
+//! | forward | [`forward`], [`route`], [`neighbour`] | the frame rewritten, and to which MAC address it goes |
 //!
 //! [`path`] walks them: `fast` for the packets that need no record written, `full` for the others.
 #![no_std]

@@ -20,6 +20,8 @@ pub enum Traffic {
     /// Packets that concern no service.
     NotOurs4,
     NotOurs6,
+    /// TCP data to whatever program was named (`--pin`).
+    Pinned,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +94,7 @@ impl Case {
             Traffic::Syn4 => "syn4",
             Traffic::NotOurs4 => return "not-ours4".into(),
             Traffic::NotOurs6 => return "not-ours6".into(),
+            Traffic::Pinned => return "pinned".into(),
         };
         let way = match self.way {
             Way::DirectRouting => "dr",
@@ -142,7 +145,7 @@ impl Case {
         };
         match self.traffic {
             Traffic::NotOurs4 | Traffic::NotOurs6 => Target::Lookups(one),
-            Traffic::Syn4 => Target::None,
+            Traffic::Syn4 | Traffic::Pinned => Target::None,
             _ if self.by_table() && self.flows == 1 => Target::Lookups(one),
             _ if self.by_table() => Target::OfOneFlow(1.5),
             _ if self.flows == 1 => Target::Lookups(one + 1.2),

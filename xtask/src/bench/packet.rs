@@ -70,7 +70,7 @@ fn wanted(options: &Packet) -> Vec<Case> {
     let mut cases: Vec<Case> = Case::all().into_iter().filter(matches).collect();
     if options.pin.is_some() {
         cases = FLOWS
-            .map(|flows| Case { traffic: Traffic::Tcp4, way: Way::None, scheduler: Scheduler::None, flows })
+            .map(|flows| Case { traffic: Traffic::Pinned, way: Way::None, scheduler: Scheduler::None, flows })
             .into();
     }
     cases

@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 pub struct World {
     pub cases: Vec<Case>,
     pub maps: Maps,
-    pins: Pins,
+    _pins: Pins,
     /// Of the entry program. The maps and programs live as long as the object.
     entry: ProgramFd,
     _ebpf: Ebpf,
@@ -58,7 +58,7 @@ impl World {
         let maps = Maps::open(&pins.0)?;
         maps.memory.initialise(SEED);
         let entry = program(&mut ebpf, marca_bpf::ENTRY)?.fd()?.try_clone()?;
-        let mut world = Self { cases, maps, pins, entry, _ebpf: ebpf, _calls: calls };
+        let mut world = Self { cases, maps, _pins: pins, entry, _ebpf: ebpf, _calls: calls };
         world.configure(&plan, interface)?;
         world.fill(now)?;
         world.copy_routes(now)?;
@@ -114,7 +114,7 @@ impl World {
             let stages: &[&str] = match case.traffic {
                 Traffic::Tcp4 | Traffic::Tcp6 => &["S", "A"],
                 Traffic::Udp4 => &[""],
-                Traffic::Stateless4 | Traffic::Syn4 | Traffic::NotOurs4 | Traffic::NotOurs6 => &[],
+                _ => &[],
             };
             let at = case.client_at() as usize;
             let frames: Vec<Vec<u8>> = stages
@@ -146,23 +146,20 @@ impl World {
     }
 }
 
-impl Drop for World {
-    fn drop(&mut self) {
-        self.pins.remove();
-    }
-}
-
 /// Where a world's maps are pinned while it lives: that is how the daemon's code finds them.
 struct Pins(PathBuf);
 
 impl Pins {
     fn new(number: usize) -> Result<Self> {
         let dir = bpffs::ensure(Path::new(&format!("marca-bench-{}-{number}", std::process::id())))?;
-        std::fs::create_dir_all(dir.join("maps"))?;
-        Ok(Self(dir))
+        let pins = Self(dir);
+        std::fs::create_dir_all(pins.0.join("maps"))?;
+        Ok(pins)
     }
+}
 
-    fn remove(&self) {
+impl Drop for Pins {
+    fn drop(&mut self) {
         if let Err(error) = data_plane::detach(&self.0) {
             eprintln!("{} is still there: {error}", self.0.display());
         }
