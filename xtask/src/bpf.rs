@@ -69,7 +69,8 @@ fn compile() -> Result<PathBuf> {
         Ok(home) => home,
         Err(_) => format!("{}/.cargo", env::var("HOME").context("HOME is not set")?),
     };
-    let flags = [
+    let sources = format!("{home}/registry/src");
+    let mut flags = [
         "--cfg=marca_bpf",
         "-Clinker-plugin-lto",
         "-Cno-vectorize-loops",
@@ -77,10 +78,15 @@ fn compile() -> Result<PathBuf> {
         "-Cforce-unwind-tables=no",
         "-Crelocation-model=static",
         &format!("--remap-path-prefix={}=/marca", root().display()),
-        &format!("--remap-path-prefix={home}/registry/src=/cargo"),
         &format!("--remap-path-prefix={}=/rust", sysroot.trim()),
     ]
-    .join("\x1f");
+    .map(str::to_owned)
+    .to_vec();
+    // A folder for each registry; a mirror's has another name. None: the sources are elsewhere, say vendored.
+    for registry in fs::read_dir(&sources).into_iter().flatten() {
+        flags.push(format!("--remap-path-prefix={}=/cargo", registry?.path().display()));
+    }
+    let flags = flags.join("\x1f");
     let status = cargo()
         .args(["build", "--quiet", "--package", "marca-bpf-programs", "--features", "programs", "--lib"])
         .args(["--profile", "bpf", "--target", TARGET, "--target-dir"])
