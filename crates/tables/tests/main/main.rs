@@ -7,6 +7,7 @@
 //! | `packet` | frames of connections, made quickly |
 //! | `schedulers` | each scheduler against its published algorithm |
 //! | `flows` | the flow property: a packet of a live connection goes where the connection began |
+//! | `simulation` | its model: clients, an operator, a daemon |
 //! | `moves` | single stories of the same, each a bug that was |
 //! | `processors` | the same with several at once |
 //! | `persistence` | templates |
@@ -29,3 +30,4 @@ mod persistence;
 mod processors;
 mod rewriting;
 mod schedulers;
+mod simulation;
