@@ -344,12 +344,12 @@ const REFRESH: Duration = Duration::from_secs(15);
 
 fn load(place: &Place, plan: &Plan, limits: &Limits) -> Result<DataPlane, DirectorError> {
     let mut seed = [0; 8];
-    nix_random(&mut seed).map_err(DirectorError::Random)?;
+    random_bytes(&mut seed).map_err(DirectorError::Random)?;
     let capacity = Capacity::for_plan(plan, limits);
     Ok(DataPlane::load(&place.pin_dir, &capacity, u64::from_ne_bytes(seed))?)
 }
 
-fn nix_random(bytes: &mut [u8]) -> io::Result<()> {
+fn random_bytes(bytes: &mut [u8]) -> io::Result<()> {
     use std::io::Read;
     std::fs::File::open("/dev/urandom")?.read_exact(bytes)
 }
