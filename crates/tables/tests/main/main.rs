@@ -11,6 +11,7 @@
 //! | `moves` | single stories of the same, each a bug that was |
 //! | `processors` | the same with several at once |
 //! | `persistence` | templates |
+//! | `load` | how full a connection table gets |
 //! | `floods` | forged clients |
 //! | `rewriting` | frames there and back, checksums |
 //! | `numbers` | ids and keys |
@@ -22,6 +23,7 @@ mod configuration;
 mod director;
 mod floods;
 mod flows;
+mod load;
 mod many;
 mod moves;
 mod numbers;
