@@ -26,7 +26,7 @@ pub fn bench() -> &'static [u8] {
 }
 
 pub const ENTRY: &str = "marca";
-/// Programs that the others call, in the order of their places in the map `PROGRAMS`.
+/// Programs that the others call, in the order of their places in the map `PROGRAMS`: the engine's stages.
 pub const TAIL_CALLS: [&str; 2] = ["marca_judge", "marca_act"];
 pub const CLOCK: &str = "marca_clock";
 pub const DECAP: &str = "marca_decap";

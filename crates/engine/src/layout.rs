@@ -8,7 +8,7 @@ pub use marca_atomic::{Word32, Word64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Of all layouts in this file: daemon and pinned tables must agree.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// Limits, each with its reason.
 pub mod limits {
@@ -248,7 +248,7 @@ record! {
 
 record! {
     /// One address family of a virtual service.
-    Service = 80 {
+    Service = 128 {
         /// Clients equal under this mask are one client, to table schedulers and to persistence.
         mask: Address,
         slots: u32,
@@ -263,31 +263,31 @@ record! {
         udp: u32,
         max_weight: u32,
         gcd_weight: u32,
-        /// See [`crate::schedule::Scheduler`].
-        scheduler: u8,
-        /// See `service_flags`.
-        flags: u8,
-        /// log2 of `slots_len` for `sh`.
-        sh_bits: u8,
-        spare: u8,
         /// Which number of the configuration's services this is.
         config: u32,
-        spare2: [u32; 3],
+        /// See `service_flags`.
+        flags: u32,
+        /// See [`crate::schedule::Scheduler`].
+        scheduler: u8,
+        /// log2 of `slots_len` for `sh`.
+        sh_bits: u8,
+        spare: [u8; 2],
+        spare2: [u32; 14],
     }
 }
 
 pub mod service_flags {
     /// A table decides: data packets of a slot that has not changed need no record.
-    pub const TABLE: u8 = 1;
+    pub const TABLE: u32 = 1;
     /// UDP is not recorded.
-    pub const UDP_STATELESS: u8 = 2;
+    pub const UDP_STATELESS: u32 = 2;
     /// The client's port is part of what the table hashes.
-    pub const HASH_PORT: u8 = 4;
+    pub const HASH_PORT: u32 = 4;
 }
 
 record! {
     /// Services: two versions and which one is in force, so that one store changes a service.
-    ServiceCell = 168 {
+    ServiceCell = 264 {
         current: u32,
         spare: u32,
         versions: [Service; 2],

@@ -16,7 +16,7 @@
 //! | commit | [`commit`] | the decision's records written |
 //! | forward | [`forward`], [`route`], [`neighbour`] | the frame rewritten, and to which MAC address it goes |
 //!
-//! [`path`] walks them: `fast` for the packets that need no record written, `full` for the others.
+//! [`path`] walks them, in stages: `fast` for the packets that need no record written, others for the rest.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -42,6 +42,6 @@ pub mod tables;
 pub mod wire;
 
 pub use packet::Packet;
-pub use path::{Between, Outcome, Work, act, fast, full, judge, process};
+pub use path::{Between, Outcome, Stage, Turn, Work, act, fast, judge, process};
 pub use reason::{Action, Reason};
 pub use tables::Tables;

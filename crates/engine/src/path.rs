@@ -1,9 +1,10 @@
-//! The packet's way from end to end, in two programs: [`fast`] serves the packets that need no record written beyond
-//! its age, [`full`] all others. Both begin anew with the frame, so the first can hand over with a tail call alone.
+//! The packet's way from end to end, in stages. [`fast`] serves the packets that need no record written beyond its age;
+//! what it hands over goes through the other stages. In the kernel each stage is a program and handing over is a tail
+//! call, because a program has 512 bytes of stack; what lies between them is in [`Between`].
 
 use crate::classify::{self, Class, Unique};
 use crate::commit;
-use crate::decide::{self, ChangeKind, Decision, To, Way};
+use crate::decide::{self, Change, ChangeKind, Decision, To, Way};
 use crate::flow::{self, FromClient, FromServer, NO_RECORD, watch};
 use crate::forward::{self, Sent};
 use crate::layout::{Control, NO_REAL, SCTP, TCP, UDP, service_flags, state_bits};
@@ -13,7 +14,6 @@ use crate::reason::{Action, Reason};
 use crate::schedule;
 use crate::tables::{CellTable, Tables};
 use crate::wire::{self, FIN, Headers, RST, SYN};
-use core::mem::MaybeUninit;
 
 /// What to tell the driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,20 +23,57 @@ pub struct Outcome {
     pub interface: u32,
 }
 
-/// A packet from end to end.
-pub fn process<P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Outcome {
-    match fast(p, t) {
-        Some(outcome) => outcome,
-        None => full(p, t),
+/// A part of the packet's way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Stage {
+    /// [`judge`]: the first half of the long way, of opens, closes, connections on the move, and everything unusual.
+    Judge = 0,
+    /// [`act`]: its second half.
+    Act = 1,
+    /// The way is over.
+    Done = u32::MAX,
+}
+
+/// The end of a stage: the stage that goes on, or the packet's end. Every field always has a value: see
+/// [`crate::decide::Decision`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turn {
+    pub stage: Stage,
+    /// Of [`Stage::Done`].
+    pub outcome: Outcome,
+}
+
+impl Turn {
+    #[inline(always)]
+    pub fn to(stage: Stage) -> Self {
+        Self { stage, outcome: Outcome { reason: Reason::Inconsistent, interface: 0 } }
+    }
+
+    #[inline(always)]
+    fn done(outcome: Outcome) -> Self {
+        Self { stage: Stage::Done, outcome }
     }
 }
 
-/// The short way: data of connections whose record, or slot, says where they go. `None`: it takes the long one, and
-/// the frame is as it was.
+/// A packet from end to end.
+pub fn process<P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Outcome {
+    let mut between = Between::new();
+    let mut turn = fast(p, t);
+    loop {
+        turn = match turn.stage {
+            Stage::Judge => judge(p, t, &mut between),
+            Stage::Act => act(p, t, between.work()),
+            Stage::Done => return turn.outcome,
+        }
+    }
+}
+
+/// The short way: data of connections whose record, or slot, says where they go. What it hands over is as it came.
 #[inline(always)]
-pub fn fast<P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Option<Outcome> {
+pub fn fast<P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Turn {
     let done = match look(p, t) {
-        Ok(None) => return None,
+        Ok(None) => return Turn::to(Stage::Judge),
         Ok(Some((h, known))) => {
             if known.touch != NO_RECORD
                 && let Some(cell) = t.cell(CellTable::Flows, known.touch)
@@ -47,7 +84,7 @@ pub fn fast<P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Option<Outcome> {
         }
         Err(reason) => Err(reason),
     };
-    Some(finish(t, done))
+    finish(t, done)
 }
 
 /// What a look found out.
@@ -58,16 +95,7 @@ struct Known {
     touch: u32,
 }
 
-/// The long way: opens, closes, connections on the move, and everything unusual.
-pub fn full<P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Outcome {
-    match judge(p, t, &mut Between::new()) {
-        Ok(work) => act(p, t, work),
-        Err(outcome) => outcome,
-    }
-}
-
-/// What the first half of the long way leaves to the second. In the kernel they are two programs, because a program has
-/// 512 bytes of stack; this is what lies between them.
+/// What [`judge`] leaves to the stages after it.
 #[derive(Clone, Copy, Debug)]
 pub struct Work {
     pub headers: Headers,
@@ -76,19 +104,24 @@ pub struct Work {
     pub now: u32,
 }
 
-/// Room for a [`Work`] outside of the stack, which cannot hold the headers beside all that a decision looks at.
+/// What stages leave for each other: outside of the stack, which cannot hold the headers beside all that a decision looks
+/// at. In the kernel one for each processor.
+#[derive(Clone, Copy, Debug)]
 pub struct Between {
-    headers: MaybeUninit<Headers>,
-    work: MaybeUninit<Work>,
+    headers: Headers,
+    work: Work,
 }
 
 impl Between {
-    pub const fn new() -> Self {
-        Self { headers: MaybeUninit::uninit(), work: MaybeUninit::uninit() }
+    pub fn new() -> Self {
+        let headers = Headers::default();
+        let decision = Decision::to_server(0, 0, 0, Change::NONE, false);
+        Self { headers, work: Work { headers, decision, now: 0 } }
     }
 
     /// Where [`judge`] has put its work.
-    pub fn work(&self) -> &MaybeUninit<Work> {
+    #[inline(always)]
+    pub fn work(&self) -> &Work {
         &self.work
     }
 }
@@ -99,33 +132,34 @@ impl Default for Between {
     }
 }
 
-/// The first half of the long way: everything up to the decision. Writes nothing but `between`, where the work also
-/// stays.
+/// The first half of the long way: everything up to the decision. Writes nothing but `between`.
 #[inline(always)]
-pub fn judge<'a, P: Packet, T: Tables>(p: &P, t: &mut T, between: &'a mut Between) -> Result<&'a mut Work, Outcome> {
+pub fn judge<P: Packet, T: Tables>(p: &P, t: &mut T, between: &mut Between) -> Turn {
     let now = t.now();
-    let Between { headers, work } = between;
-    match study(p, t, headers, now) {
-        Ok((headers, decision)) => Ok(work.write(Work { headers: *headers, decision, now })),
-        Err(reason) => Err(finish(t, Err(reason))),
+    match study(p, t, &mut between.headers, now) {
+        Ok(decision) => {
+            between.work = Work { headers: between.headers, decision, now };
+            Turn::to(Stage::Act)
+        }
+        Err(reason) => finish(t, Err(reason)),
     }
 }
 
 /// The second half of the long way: writes the records and rewrites the frame.
 #[inline(always)]
-pub fn act<P: Packet, T: Tables>(p: &mut P, t: &mut T, work: &Work) -> Outcome {
+pub fn act<P: Packet, T: Tables>(p: &mut P, t: &mut T, work: &Work) -> Turn {
     let done = carry_out(p, t, work);
     finish(t, done)
 }
 
 #[inline(always)]
-fn finish<T: Tables>(t: &mut T, done: Result<Sent, Reason>) -> Outcome {
+fn finish<T: Tables>(t: &mut T, done: Result<Sent, Reason>) -> Turn {
     let outcome = match done {
         Ok(sent) => Outcome { reason: sent.reason, interface: sent.interface },
         Err(reason) => Outcome { reason, interface: 0 },
     };
     t.count(outcome.reason);
-    outcome
+    Turn::done(outcome)
 }
 
 #[inline(always)]
@@ -228,25 +262,18 @@ fn may_be_direct<P: Packet, T: Tables>(p: &P, t: &T, control: &Control, h: &Head
 }
 
 #[inline(always)]
-fn study<'a, P: Packet, T: Tables>(
-    p: &P,
-    t: &T,
-    headers: &'a mut MaybeUninit<Headers>,
-    now: u32,
-) -> Result<(&'a Headers, Decision), Reason> {
-    let h = headers.write(wire::network(p)?);
+fn study<P: Packet, T: Tables>(p: &P, t: &T, h: &mut Headers, now: u32) -> Result<Decision, Reason> {
+    *h = wire::network(p)?;
     let Some(control) = t.control() else { return Err(Reason::Inconsistent) };
     let Some(party) = classify::party(t, &control, h) else {
-        let decision = direct(p, t, &control, h)?;
-        return Ok((h, decision));
+        return direct(p, t, &control, h);
     };
     if wire::has_extensions(h) {
         wire::extensions(p, h)?;
     }
     wire::transport(p, h)?;
     let class = classify::class(t, &control, &party, h, p.interface())?;
-    let decision = decide::decide(t, &control, h, &class, now)?;
-    Ok((h, decision))
+    decide::decide(t, &control, h, &class, now)
 }
 
 #[inline(always)]

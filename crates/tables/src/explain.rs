@@ -16,7 +16,7 @@ use crate::view::View;
 use marca_config::plan::Plan;
 use marca_engine::reason::Reason;
 use marca_engine::tables::{Route, Step};
-use marca_engine::{Between, Work};
+use marca_engine::{Between, Stage, Work};
 use names::Names;
 use shadow::Shadow;
 use std::collections::HashMap;
@@ -109,7 +109,8 @@ impl Director<'_> {
     fn judge(&self, frame: &Frame, pretend: bool) -> (Vec<Step>, Option<Work>) {
         let mut shadow = self.shadow(pretend);
         let mut between = Between::new();
-        let work = marca_engine::judge(frame, &mut shadow, &mut between).ok().copied();
+        let turn = marca_engine::judge(frame, &mut shadow, &mut between);
+        let work = (turn.stage == Stage::Act).then(|| *between.work());
         (shadow.take_steps(), work)
     }
 

@@ -67,10 +67,10 @@ static ROUTES: LpmTrie<[u32; 6], NextHop, { limits::ROUTES as usize }> = LpmTrie
 static TRAFFIC: PerCpuArray<Traffic, 2> = PerCpuArray::new();
 #[btf_map]
 static REASONS: PerCpuArray<u64, { Reason::COUNT }> = PerCpuArray::new();
-/// For tail calls: the halves of the long way.
+/// For tail calls: the stages, at their numbers (`marca_engine::Stage`). The loader fills them (`marca_bpf::TAIL_CALLS`).
 #[btf_map]
-pub static PROGRAMS: ProgramArray<2> = ProgramArray::new();
-/// What the halves of the long way hand over, on each processor.
+pub static PROGRAMS: ProgramArray<8> = ProgramArray::new();
+/// What stages leave for each other, on each processor.
 #[btf_map]
 pub static BETWEEN: PerCpuArray<Between, 1> = PerCpuArray::new();
 

@@ -6,41 +6,25 @@ use aya_ebpf::bindings::xdp_action;
 use aya_ebpf::helpers::bpf_redirect;
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
-use marca_engine::{Action, Outcome, Packet};
-
-/// Places in `PROGRAMS`; the loader fills them (`marca_bpf::TAIL_CALLS`).
-const JUDGE: u32 = 0;
-const ACT: u32 = 1;
+use marca_engine::{Action, Between, Outcome, Packet, Stage, Turn};
 
 /// The entry: every packet of an interface.
 #[xdp(frags)]
 pub fn marca(ctx: XdpContext) -> u32 {
     let mut frame = Frame { ctx: ctx.ctx };
     let mut maps = Maps::new(&frame);
-    if let Some(outcome) = marca_engine::fast(&mut frame, &mut maps) {
-        return answer(&frame, outcome);
-    }
-    // SAFETY: does not return when it succeeds; when the daemon has not set the program yet, the kernel gets the packet.
-    unsafe { PROGRAMS.tail_call(&ctx, JUDGE) };
-    xdp_action::XDP_PASS
+    let turn = marca_engine::fast(&mut frame, &mut maps);
+    go_on(&ctx, &frame, turn)
 }
 
-/// The first half of the long way, of the packets that [`marca`] hands over.
+/// The first half of the long way.
 #[xdp(frags)]
 pub fn marca_judge(ctx: XdpContext) -> u32 {
     let frame = Frame { ctx: ctx.ctx };
     let mut maps = Maps::new(&frame);
-    let Some(between) = BETWEEN.get_ptr_mut(0) else { return xdp_action::XDP_ABORTED };
-    // SAFETY: this processor's own copy; the next program reads it before another packet can come.
-    let between = unsafe { &mut *between };
-    match marca_engine::judge(&frame, &mut maps, between) {
-        Ok(_) => {
-            // SAFETY: as in `marca`.
-            unsafe { PROGRAMS.tail_call(&ctx, ACT) };
-            xdp_action::XDP_ABORTED
-        }
-        Err(outcome) => answer(&frame, outcome),
-    }
+    let Some(between) = between() else { return xdp_action::XDP_ABORTED };
+    let turn = marca_engine::judge(&frame, &mut maps, between);
+    go_on(&ctx, &frame, turn)
 }
 
 /// The second half of the long way.
@@ -48,11 +32,28 @@ pub fn marca_judge(ctx: XdpContext) -> u32 {
 pub fn marca_act(ctx: XdpContext) -> u32 {
     let mut frame = Frame { ctx: ctx.ctx };
     let mut maps = Maps::new(&frame);
-    let Some(between) = BETWEEN.get_ptr_mut(0) else { return xdp_action::XDP_ABORTED };
-    // SAFETY: `marca_judge` of the same object has just written it.
-    let work = unsafe { (*between).work().assume_init_ref() };
-    let outcome = marca_engine::act(&mut frame, &mut maps, work);
-    answer(&frame, outcome)
+    let Some(between) = between() else { return xdp_action::XDP_ABORTED };
+    let turn = marca_engine::act(&mut frame, &mut maps, between.work());
+    go_on(&ctx, &frame, turn)
+}
+
+/// What the packet's earlier stages have left.
+#[inline(always)]
+fn between() -> Option<&'static mut Between> {
+    let between = BETWEEN.get_ptr_mut(0)?;
+    // SAFETY: this processor's own copy; the packet's stages end before another packet can come.
+    Some(unsafe { &mut *between })
+}
+
+/// The next stage, or the packet's end.
+#[inline(always)]
+fn go_on(ctx: &XdpContext, frame: &Frame, turn: Turn) -> u32 {
+    if turn.stage == Stage::Done {
+        return answer(frame, turn.outcome);
+    }
+    // SAFETY: does not return when it succeeds; when the daemon has not set the program yet, the kernel gets the packet.
+    unsafe { PROGRAMS.tail_call(ctx, turn.stage as u32) };
+    xdp_action::XDP_PASS
 }
 
 /// Answers the engine's clock to the daemon, by a test run.
