@@ -3,6 +3,7 @@
 mod bench;
 mod bpf;
 mod demo;
+mod fuzz;
 mod process;
 mod test;
 
@@ -30,6 +31,13 @@ enum Task {
         #[arg(long, conflicts_with = "check")]
         verify: bool,
     },
+    /// Looks for inputs that break a fuzz target, and adds those that reach something new to its corpus
+    Fuzz {
+        /// A folder of fuzz/corpus
+        target: String,
+        #[arg(long, default_value_t = 600)]
+        seconds: u64,
+    },
     /// Measures (needs root)
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -41,6 +49,7 @@ fn main() -> Result<()> {
         Task::Test => test::test(),
         Task::Bpf { verify: true, .. } => bench::verify(),
         Task::Bpf { check, .. } => bpf::run(check),
+        Task::Fuzz { target, seconds } => fuzz::run_target(&target, seconds),
         Task::Bench(bench) => bench::run(bench),
     }
 }

@@ -1,0 +1,98 @@
+//! Any frames, one after another, through a director that has one of everything.
+
+use crate::Reader;
+use crate::director::{Director, SMALL};
+use marca_engine::layout::{TCP, UDP, V4};
+use marca_engine::wire::{self, Headers};
+use marca_engine::{Action, Packet, Reason};
+use marca_tables::{Capacity, Frame};
+
+const EVERYTHING: &str = include_str!("everything.toml");
+
+const CAPACITY: Capacity =
+    Capacity { services: 32, flows: 256, half_open: 256, templates: 256, slots: 1 << 13, ..SMALL };
+
+/// Each frame: a byte of interface (bits 0 and 1) and of passing time (the rest, in ticks; 63: a sweep), two of length,
+/// and itself.
+pub fn frames(data: &[u8]) {
+    let config = marca_config::load("everything.toml", EVERYTHING).unwrap_or_else(|faults| panic!("{faults}")).config;
+    let mut director = Director::with(CAPACITY, &config);
+    let mut reader = Reader(data);
+    while !reader.is_empty() {
+        let what = reader.byte();
+        let length = usize::from(reader.short() & 0x7ff);
+        let before = reader.bytes(length);
+        director.now = director.now.wrapping_add(u32::from(what >> 2));
+        if what >> 2 == 63 {
+            director.pass();
+        }
+        let (outcome, after) = director.process(before.to_vec(), u32::from(what & 3));
+        assert_ne!(outcome.reason, Reason::Inconsistent, "a packet alone makes no tables contradict each other");
+        match outcome.reason {
+            Reason::Nat | Reason::Reply => assert_same_faults(before, &after),
+            reason if reason.action() != Action::Send && reason != Reason::Decapsulated => {
+                assert_eq!(before, after, "a frame that is not sent is as it was");
+            }
+            _ => {}
+        }
+    }
+    director.check_loads();
+}
+
+/// A rewritten packet has right checksums exactly where it came with right ones.
+fn assert_same_faults(before: &[u8], after: &[u8]) {
+    assert_eq!(before.len(), after.len());
+    let (before, after) = (Sums::of(before), Sums::of(after));
+    assert_eq!(before, after);
+}
+
+/// Ones' complement sums: 0xffff where the checksum is right.
+#[derive(Debug, PartialEq, Eq)]
+struct Sums {
+    header: Option<u16>,
+    transport: Option<u16>,
+}
+
+impl Sums {
+    fn of(bytes: &[u8]) -> Self {
+        let frame = Frame::new(bytes.to_vec(), 1);
+        let mut h = wire::network(&frame).unwrap();
+        if wire::has_extensions(&h) {
+            wire::extensions(&frame, &mut h).unwrap();
+        }
+        let (l3, l4) = (usize::from(h.l3), usize::from(h.l4));
+        let end = l3 + h.length as usize;
+        let header = (h.family == V4).then(|| sum(&[&bytes[l3..l4]]));
+        Self { header, transport: transport(&h, bytes, &frame).then(|| sum(&[&addresses(&h), &bytes[l4..end]])) }
+    }
+}
+
+/// Whether the transport header has a checksum over the addresses, and is not a fragment's.
+fn transport(h: &Headers, bytes: &[u8], frame: &Frame) -> bool {
+    let whole = !h.fragment && frame.reaches(usize::from(h.l3) + h.length as usize);
+    let at = usize::from(h.l4) + 6;
+    whole && (h.protocol == TCP || (h.protocol == UDP && bytes.get(at..at + 2).is_some_and(|sum| sum != [0, 0])))
+}
+
+fn addresses(h: &Headers) -> Vec<u8> {
+    if h.family == V4 {
+        [h.source.octets_v4(), h.destination.octets_v4()].concat()
+    } else {
+        [h.source.octets_v6(), h.destination.octets_v6()].concat()
+    }
+}
+
+/// RFC 1071.
+fn sum(parts: &[&[u8]]) -> u16 {
+    let mut sum = 0u64;
+    for part in parts {
+        for pair in part.chunks(2) {
+            sum += u64::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]));
+        }
+    }
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    // Both are zero.
+    if sum == 0 { 0xffff } else { sum as u16 }
+}
