@@ -1,5 +1,9 @@
 //! A frame as the engine sees it: bounded copies in and out, no references.
 
+/// The furthest offset that a frame is ever asked for; beyond it there is nothing to read. Ethernet, two tags, and headers
+/// fit many times over, and the verifier gives up on packet ranges beyond 0xffff. All bits below it are set.
+pub const FURTHEST: usize = 0x3ff;
+
 /// A frame. `N` is 2 at least: the verifier learns nothing from comparing the end of a single byte. Offsets count from the first byte of the Ethernet header, and move when the frame grows or shrinks.
 pub trait Packet {
     /// The `N` bytes at `at`, or `None` when they are not all there.

@@ -1,6 +1,7 @@
 //! A frame in memory as the engine's [`Packet`]: what tests and explanations hand to it.
 
 use marca_engine::Packet;
+use marca_engine::packet::FURTHEST;
 
 /// A frame, and the interface that it came in on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,9 +15,6 @@ pub struct Frame {
 /// What XDP leaves in front: `XDP_PACKET_HEADROOM` less a `struct xdp_frame` (`net/core/filter.c`,
 /// `bpf_xdp_adjust_head`).
 const HEADROOM: usize = 256 - 40;
-
-/// The furthest offset that the BPF programs' frame can be asked for; here the same, so that both answer alike.
-const FURTHEST: usize = 0x3ff;
 
 impl Frame {
     /// With the room in front that XDP gives.

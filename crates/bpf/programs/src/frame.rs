@@ -3,15 +3,12 @@
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::{bpf_xdp_adjust_head, bpf_xdp_get_buff_len};
 use marca_engine::Packet;
+use marca_engine::packet::FURTHEST;
 
 /// The context of one run of a program.
 pub struct Frame {
     pub ctx: *mut xdp_md,
 }
-
-/// The furthest offset that is ever touched: Ethernet, two tags, and headers fit many times over. The verifier gives up
-/// on packet ranges beyond 0xffff.
-const FURTHEST: usize = 0x3ff;
 
 /// Bytes that are moved four or two at a time: the kernel reads packets unaligned, but LLVM for BPF takes apart what is
 /// declared unaligned.

@@ -110,7 +110,7 @@ fn to_server<P: Packet, T: Tables>(p: &mut P, t: &T, h: &Headers, real: &Real, p
 /// RFC 1812 §5.2.1: a router lowers the time to live; RFC 8200 §3: the hop limit.
 #[inline(always)]
 fn age<P: Packet>(p: &mut P, h: &Headers) -> Result<(), Reason> {
-    let l3 = usize::from(h.l3);
+    let l3 = h.network_at();
     if h.family != V4 {
         return lower_hop_limit(p, l3);
     }

@@ -19,7 +19,7 @@ pub struct Edit {
 /// Also lowers the time to live.
 #[inline(always)]
 pub fn rewrite<P: Packet>(p: &mut P, h: &Headers, edit: &Edit) -> Result<(), Reason> {
-    let (l3, l4) = (usize::from(h.l3), usize::from(h.l4));
+    let (l3, l4) = (h.network_at(), h.transport_at());
     let (old, old_port) = if edit.source { (&h.source, h.source_port) } else { (&h.destination, h.destination_port) };
     let addresses = Change::default().address(old, &edit.address);
     if h.family == V4 {

@@ -26,7 +26,7 @@ pub fn encapsulate<P: Packet>(p: &mut P, h: &Headers, real: &Real) -> Result<(),
     if !p.grow_front(outer) {
         return Err(Reason::NoRoom);
     }
-    let l3 = usize::from(h.l3);
+    let l3 = h.network_at();
     move_tags(p, l3, outer)?;
     // The last two bytes of the link header say what follows it.
     let ethertype = if real.family == V4 { ETHERTYPE_IPV4 } else { ETHERTYPE_IPV6 };

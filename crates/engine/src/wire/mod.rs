@@ -7,7 +7,7 @@
 pub mod checksum;
 
 use crate::layout::{Address, SCTP, TCP, UDP, V4, V6, limits};
-use crate::packet::Packet;
+use crate::packet::{FURTHEST, Packet};
 use crate::reason::Reason;
 
 /// Length of an Ethernet header without tags.
@@ -50,6 +50,19 @@ pub struct Headers {
 }
 
 impl Headers {
+    /// Offset of the IP header, for one who has the headers from memory. The bits that it cannot have are masked, and that
+    /// is all the verifier of Linux 6.1 understands: a comparison of a value that lies on the stack teaches it nothing.
+    #[inline(always)]
+    pub fn network_at(&self) -> usize {
+        usize::from(self.l3) & FURTHEST
+    }
+
+    /// Offset of the transport header; see [`Self::network_at`].
+    #[inline(always)]
+    pub fn transport_at(&self) -> usize {
+        usize::from(self.l4) & FURTHEST
+    }
+
     /// A SYN that opens a connection.
     #[inline(always)]
     pub fn opens(&self) -> bool {
