@@ -5,6 +5,7 @@
 mod check;
 mod decap;
 mod explain;
+mod reload;
 mod run;
 mod status;
 mod stop;
@@ -32,6 +33,8 @@ enum Command {
     Status(status::Options),
     /// Says where a packet would go, and why
     Explain(explain::Options),
+    /// Has the daemon read its configuration again; a faulty one changes nothing
+    Reload(reload::Options),
     /// Ends the daemon; with --detach also everything that it has set up
     Stop(stop::Options),
     /// Takes packets out of IP-in-IP tunnels, on a real server
@@ -76,6 +79,7 @@ fn main() -> ExitCode {
         Command::Check(options) => check::check(&options),
         Command::Status(options) => status::status(&options),
         Command::Explain(options) => explain::explain(&options),
+        Command::Reload(options) => reload::reload(&options),
         Command::Stop(options) => stop::stop(&options),
         Command::Decap(options) => decap::decap(&options),
     };

@@ -16,7 +16,7 @@ pub struct Options {
     place: PlaceOptions,
 }
 
-/// Runs until SIGTERM or SIGINT.
+/// Runs until SIGTERM or SIGINT; SIGHUP reads the configuration again.
 pub fn run(options: &Options) -> Result<()> {
     let place = options.place.place();
     // Kept until the end.
@@ -32,8 +32,7 @@ pub fn run(options: &Options) -> Result<()> {
     };
     let (text, loaded, _) = check::load(&options.config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
-    let file = options.config.display().to_string();
-    let ran = runtime.block_on(marca_daemon::run::run(place, &file, &text, |started| {
+    let ran = runtime.block_on(marca_daemon::run::run(place, &options.config, &text, |started| {
         ready(started, loaded.config.services.len());
     }));
     match ran {

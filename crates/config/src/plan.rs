@@ -3,11 +3,14 @@
 //! ports mean under NAT. Knows names and addresses; knows no index, no MAC address, no memory.
 
 mod compile;
+mod difference;
 mod ports;
 mod replies;
 mod services;
 #[cfg(test)]
 mod tests;
+
+pub use difference::Difference;
 
 use crate::model::{Forward, Persistence, PortRange, Protocol, Scheduler, Timeouts, Udp};
 use ipnet::IpNet;

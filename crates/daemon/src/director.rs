@@ -11,21 +11,24 @@ use crate::routes::Routes;
 use crate::vips::{self, Announcements};
 use marca_config::Diagnostics;
 use marca_config::model::{Config, Limits};
-use marca_config::plan::{Plan, PlanError};
+use marca_config::plan::{Difference, Plan, PlanError};
 use marca_tables::classifier::{self, WriteError};
-use marca_tables::ids::{IdKind, NoNumber};
-use marca_tables::memory::Capacity;
-use marca_tables::services::{self, NoRoom};
+use marca_tables::ids::{IdKind, Ids, NoNumber};
+use marca_tables::memory::{Capacity, Memory};
+use marca_tables::services::{self, NoRoom, Prepared};
 use marca_tables::sweep::{RESET_SECONDS, Sweep};
-use std::collections::HashMap;
-use std::io;
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
+use std::{fmt, io};
 
 /// Why a configuration is not in force.
 #[derive(Debug, thiserror::Error)]
 pub enum DirectorError {
     #[error("{0}")]
     Config(Diagnostics),
+    #[error("read {file}: {cause}")]
+    Read { file: String, cause: io::Error },
     #[error(transparent)]
     Plan(#[from] PlanError),
     #[error(transparent)]
@@ -64,6 +67,48 @@ pub struct Started {
     pub warnings: String,
 }
 
+/// What became of a new configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replaced {
+    /// Services, by address family, that are new or otherwise; that are no more; that there are.
+    pub changed: usize,
+    pub gone: usize,
+    pub services: usize,
+    /// Until the tables had it.
+    pub took: Duration,
+    pub findings: Vec<String>,
+    pub warnings: String,
+}
+
+impl fmt::Display for Replaced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { changed, gone, services, took, .. } = self;
+        write!(f, "{services} services, {changed} new or changed, {gone} gone, in {:.1} ms", took.as_secs_f64() * 1e3)
+    }
+}
+
+/// A configuration that has been read and can be put in force. Making it takes no kernel, and with ten thousand services
+/// some time.
+pub struct Wanted {
+    config: Config,
+    plan: Plan,
+    warnings: String,
+    text: String,
+}
+
+impl Wanted {
+    /// `file` is the name to print.
+    ///
+    /// # Errors
+    /// The file's faults, or that no tables can hold it.
+    pub fn of(file: &str, text: &str) -> Result<Self, DirectorError> {
+        let loaded = marca_config::load(file, text).map_err(DirectorError::Config)?;
+        let plan = Plan::of(&loaded.config)?;
+        let warnings = if loaded.warnings.is_empty() { String::new() } else { loaded.warnings.render(false) };
+        Ok(Self { config: loaded.config, plan, warnings, text: text.to_owned() })
+    }
+}
+
 /// A running director.
 pub struct Director {
     place: Place,
@@ -79,7 +124,9 @@ pub struct Director {
     look_again: Option<Instant>,
     /// The same for the copy of the routes.
     copy_again: Option<Instant>,
+    /// When gateways were last made sure of.
     refreshed: Instant,
+    classified: Classified,
 }
 
 impl Director {
@@ -89,19 +136,18 @@ impl Director {
     /// # Errors
     /// A bad configuration changes nothing.
     pub async fn start(place: Place, file: &str, text: &str) -> Result<(Self, Started), DirectorError> {
-        let loaded = marca_config::load(file, text).map_err(DirectorError::Config)?;
-        let plan = Plan::of(&loaded.config)?;
+        let wanted = Wanted::of(file, text)?;
         let network = Network::open()?;
-        let interfaces = interfaces(&network, &loaded.config).await?;
+        let interfaces = interfaces(&network, &wanted.config).await?;
         let mut state = place.state()?;
-        let mut plane = load(&place, &plan, &loaded.config.router.limits)?;
+        let mut plane = load(&place, &wanted.plan, &wanted.config.router.limits)?;
         let capacity = plane.maps.memory.capacity;
-        if !capacity.holds(&plan) {
+        if !capacity.holds(&wanted.plan) {
             return Err(DirectorError::TooSmall);
         }
-        for number in state.ids.assign(&plan, capacity.services, capacity.reals)? {
-            // The number may have been somebody else's.
-            plane.maps.clear_traffic(number)?;
+        let new = state.ids.assign(&wanted.plan, capacity.services, capacity.reals)?;
+        if plane.adopted {
+            plane.maps.clear_traffic(&new)?;
         }
         state.hz = plane.clock.hz;
         let adopted = plane.adopted;
@@ -110,7 +156,7 @@ impl Director {
             place,
             network,
             plane,
-            plan,
+            plan: wanted.plan,
             state,
             hops: Hops::default(),
             routes: Routes::default(),
@@ -119,69 +165,178 @@ impl Director {
             look_again: None,
             copy_again: None,
             refreshed: Instant::now(),
+            classified: Classified::default(),
         };
         // Numbers before anything carries them; and everything to be undone before it is done.
         director.place.save_state(&director.state)?;
         director.write(&interfaces).await?;
-        director.set_sysctls(&loaded.config)?;
-        let attached = director.attach(&loaded.config)?;
-        director.put_vips(&loaded.config, &interfaces).await?;
+        director.set_sysctls(&wanted.config)?;
+        let attached = director.attach(&attached_interfaces(&wanted.config))?;
+        director.put_vips(&wanted.config, &interfaces).await?;
         director.copy_routes().await;
         director.place.save_running(text)?;
-        let started = Started {
-            adopted,
-            attached,
-            findings: findings(&interfaces),
-            warnings: if loaded.warnings.is_empty() { String::new() } else { loaded.warnings.render(false) },
-        };
+        let started = Started { adopted, attached, findings: findings(&interfaces), warnings: wanted.warnings };
         Ok((director, started))
+    }
+
+    /// Puts another configuration in the place of the running one. Packets meet each service as it was or as it will be,
+    /// and those that are the same are not touched.
+    ///
+    /// # Errors
+    /// A bad configuration changes nothing.
+    pub async fn replace(&mut self, file: &str, text: &str) -> Result<Replaced, DirectorError> {
+        self.put(Wanted::of(file, text)?).await
+    }
+
+    /// [`replace`](Self::replace) for one that has been read elsewhere.
+    pub async fn put(&mut self, wanted: Wanted) -> Result<Replaced, DirectorError> {
+        let began = Instant::now();
+        let interfaces = interfaces(&self.network, &wanted.config).await?;
+        let capacity = self.plane.maps.memory.capacity;
+        if !capacity.holds(&wanted.plan) {
+            return Err(DirectorError::TooSmall);
+        }
+        let difference = Difference::of(&self.plan, &wanted.plan);
+        let plans = (&self.plan, &wanted.plan);
+        let new = self.state.ids.replace(plans, &difference, capacity.services, capacity.reals)?;
+        if let Err(error) = self.put_tables(&wanted, &difference, &interfaces, &new).await {
+            // Numbers that were there find room again.
+            let (plans, back) = ((&wanted.plan, &self.plan), Difference::of(&wanted.plan, &self.plan));
+            self.state.ids.replace(plans, &back, capacity.services, capacity.reals)?;
+            return Err(error);
+        }
+        self.plan = wanted.plan;
+        let mut replaced = Replaced {
+            changed: difference.changed.len(),
+            gone: difference.gone.len(),
+            services: self.plan.services.len(),
+            took: began.elapsed(),
+            findings: findings(&interfaces),
+            warnings: wanted.warnings,
+        };
+        replaced.findings.extend(limits_that_wait(&wanted.config.router.limits, &capacity));
+        // The tables have it; what fails now is told, and tried again by the next reload or start.
+        let mut failed = |what: Result<(), DirectorError>| {
+            what.err().into_iter().for_each(|error| replaced.findings.push(format!("in force, but: {error}")));
+        };
+        failed(self.set_sysctls(&wanted.config));
+        let names = attached_interfaces(&wanted.config);
+        if !self.is_attached_to(&names) {
+            failed(self.attach(&names).map(drop));
+        }
+        failed(self.put_vips(&wanted.config, &interfaces).await);
+        failed(self.place.save_running(&wanted.text).map_err(DirectorError::from));
+        Ok(replaced)
+    }
+
+    /// Everything that may fail comes first; then the tables, as [`Prepared`] says.
+    async fn put_tables(
+        &mut self,
+        wanted: &Wanted,
+        difference: &Difference,
+        interfaces: &[Interface],
+        new: &[u32],
+    ) -> Result<(), DirectorError> {
+        let Self { plane, state, network, hops, .. } = self;
+        let (ids, clock) = (&state.ids, plane.clock);
+        let prepared = Prepared::new(&plane.maps.memory, &wanted.plan, Some(difference), ids, clock)?;
+        let classified = Classified::of(&plane.maps.memory, ids, interfaces);
+        let half = if difference.classifier || self.classified != classified {
+            let half = classifier::write(&plane.maps.memory, &wanted.plan, ids, &classified.interfaces)?;
+            plane.maps.write_prefixes(half.half, &half.prefixes)?;
+            Some(half)
+        } else {
+            None
+        };
+        plane.maps.clear_traffic(new)?;
+        // Whoever comes after a crash must know what carries a number.
+        if !new.is_empty() {
+            self.place.save_state(state)?;
+        }
+        let names = attached_interfaces(&wanted.config);
+        let attached: Vec<String> = state.attached.iter().map(|a| a.interface.clone()).collect();
+        if names.iter().any(|name| !attached.contains(name)) {
+            let both = attached.iter().chain(names.iter().filter(|name| !attached.contains(name))).cloned();
+            if let Err(error) = plane.attach(&both.collect::<Vec<_>>()) {
+                plane.attach(&attached)?;
+                return Err(error.into());
+            }
+        }
+        prepared.write_reals(&plane.maps.memory);
+        hops.replace(network, (&self.plan, &wanted.plan), difference, ids, interfaces).await;
+        hops.write_changed(&plane.maps.memory, &wanted.plan, difference, ids);
+        self.wait_for_neighbours(NEIGHBOUR_PATIENCE_OF_RELOADS).await;
+        let memory = &self.plane.maps.memory;
+        prepared.switch(memory);
+        if let Some(half) = half {
+            classifier::switch(memory, &half);
+            self.classified = classified;
+        }
+        services::end_leaving(memory, &self.state.ids);
+        Ok(())
     }
 
     /// Tables first for what packets meet last: real servers, services, then the classifier that leads to them.
     async fn write(&mut self, interfaces: &[Interface]) -> Result<(), DirectorError> {
-        let clock = self.plane.clock;
-        services::write(&self.plane.maps.memory, &self.plan, &self.state.ids, clock)?;
-        self.hops = Hops::look_up(&self.network, &self.plan, &self.state.ids, interfaces).await;
-        self.hops.refresh(&self.network).await;
-        self.wait_for_neighbours().await?;
-        self.hops.write(&self.plane.maps.memory);
-        let indices: HashMap<String, u32> = interfaces.iter().map(|i| (i.name.clone(), i.index)).collect();
-        let written = classifier::write(&self.plane.maps.memory, &self.plan, &self.state.ids, &indices)?;
-        self.plane.maps.write_prefixes(written.half, &written.prefixes)?;
-        classifier::switch(&self.plane.maps.memory, &written);
+        let Self { plane, state, plan, .. } = self;
+        let plan = std::mem::take(plan);
+        let prepared = Prepared::new(&plane.maps.memory, &plan, None, &state.ids, plane.clock)?;
+        let classified = Classified::of(&plane.maps.memory, &state.ids, interfaces);
+        let half = classifier::write(&plane.maps.memory, &plan, &state.ids, &classified.interfaces)?;
+        plane.maps.write_prefixes(half.half, &half.prefixes)?;
+        prepared.write_reals(&plane.maps.memory);
+        self.hops = Hops::look_up(&self.network, &plan, &state.ids, interfaces).await;
+        self.hops.ask_for_unresolved(&self.network).await;
+        self.hops.write(&plane.maps.memory);
+        self.wait_for_neighbours(NEIGHBOUR_PATIENCE).await;
+        let memory = &self.plane.maps.memory;
+        prepared.switch(memory);
+        classifier::switch(memory, &half);
+        services::end_leaving(memory, &self.state.ids);
+        (self.classified, self.plan) = (classified, plan);
         Ok(())
     }
 
-    /// Real servers that answer are known before the first packet; those that are off do not hold up the start.
-    async fn wait_for_neighbours(&mut self) -> Result<(), DirectorError> {
-        let deadline = Instant::now() + NEIGHBOUR_PATIENCE;
+    /// Real servers that answer are known before the first packet; those that are off do not hold it up.
+    async fn wait_for_neighbours(&mut self, patience: Duration) {
+        let deadline = Instant::now() + patience;
         while !self.hops.unresolved().is_empty() && Instant::now() < deadline {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-            for (interface, address) in self.hops.unresolved() {
-                let mac = self.network.neighbour(interface, address).await?;
-                self.hops.neighbour(&self.plane.maps.memory, interface, address, mac);
+            tokio::time::sleep(patience / 20).await;
+            if let Err(error) = self.hops.look_for_unresolved(&self.network, &self.plane.maps.memory).await {
+                tracing::warn!("{error}");
+                return;
             }
         }
-        for (_, address) in self.hops.unresolved() {
+        let silent = self.hops.unresolved();
+        for (_, address) in silent.iter().take(hops::MOST_LINES) {
             tracing::warn!("{address} does not answer for its MAC address yet; its packets are dropped until it does");
         }
-        Ok(())
+        if silent.len() > hops::MOST_LINES {
+            tracing::warn!("nor do {} others", silent.len() - hops::MOST_LINES);
+        }
+    }
+
+    fn is_attached_to(&self, names: &[String]) -> bool {
+        self.state.attached.iter().map(|attached| &attached.interface).eq(names)
     }
 
     fn set_sysctls(&mut self, config: &Config) -> Result<(), DirectorError> {
         let replies = if config.router.inside.is_empty() { &config.router.outside } else { &config.router.inside };
+        let before = self.state.sysctls.len();
         for changed in forwarding::set(&forwarding::wanted(&self.plan, replies))? {
             // A value that an earlier run changed has its first value on record.
             if !self.state.sysctls.iter().any(|known| known.name == changed.name) {
                 self.state.sysctls.push(changed);
             }
         }
-        self.place.save_state(&self.state)?;
+        if self.state.sysctls.len() != before {
+            self.place.save_state(&self.state)?;
+        }
         Ok(())
     }
 
-    fn attach(&mut self, config: &Config) -> Result<Vec<(String, Mode)>, DirectorError> {
-        let attached = self.plane.attach(&attached_interfaces(config))?;
+    fn attach(&mut self, names: &[String]) -> Result<Vec<(String, Mode)>, DirectorError> {
+        let attached = self.plane.attach(names)?;
         self.state.attached = attached.iter().map(|(name, mode)| Attached::new(name.clone(), *mode)).collect();
         self.place.save_state(&self.state)?;
         Ok(attached)
@@ -191,25 +346,40 @@ impl Director {
         let outside: Vec<Interface> =
             interfaces.iter().filter(|i| config.router.outside.contains(&i.name)).cloned().collect();
         let places = vips::places(&self.plan.vips, &outside);
-        let gone: Vec<PlacedVip> = self.state.vips.iter().filter(|vip| !places.contains(vip)).cloned().collect();
-        for vip in &gone {
-            vips::take(&self.network, vip).await?;
+        let wanted: BTreeSet<&PlacedVip> = places.iter().collect();
+        let gone: Vec<PlacedVip> = self.state.vips.iter().filter(|vip| !wanted.contains(vip)).cloned().collect();
+        vips::take(&self.network, &gone).await?;
+        self.state.vips.retain(|vip| wanted.contains(vip));
+        let missing = vips::missing(&places, &self.network.addresses().await?);
+        let known: BTreeSet<PlacedVip> = self.state.vips.iter().cloned().collect();
+        self.state.vips.extend(missing.iter().filter(|vip| !known.contains(vip)).cloned());
+        if self.state.vips.len() != known.len() || !gone.is_empty() {
+            self.place.save_state(&self.state)?;
         }
-        self.state.vips.retain(|vip| !gone.contains(vip));
-        let present = self.network.addresses().await?;
-        let missing = vips::missing(&places, &present);
-        self.state
-            .vips
-            .extend(missing.iter().filter(|vip| !self.state.vips.contains(vip)).cloned().collect::<Vec<_>>());
-        self.place.save_state(&self.state)?;
-        for vip in &missing {
-            vips::put(&self.network, vip).await?;
-        }
-        self.announcements = outside.iter().map(Announcements::open).collect::<Result<_, _>>()?;
+        vips::put(&self.network, &missing, &outside).await?;
+        self.announce(&outside, &places, &missing)
+    }
+
+    /// All VIPs, or on interfaces that have been there before those that are new.
+    fn announce(
+        &mut self,
+        outside: &[Interface],
+        places: &[PlacedVip],
+        missing: &[PlacedVip],
+    ) -> Result<(), DirectorError> {
+        let mut before = std::mem::take(&mut self.announcements);
         let now = Instant::now();
-        for vip in &places {
-            let here = self.announcements.iter_mut().filter(|a| a.interface() == vip.interface);
-            here.for_each(|announcements| announcements.add(vip.address.addr(), now));
+        for interface in outside {
+            let known = before.iter().position(|announcements| announcements.is_of(interface));
+            let (mut announcements, new) = match known {
+                Some(index) => (before.swap_remove(index), missing),
+                None => (Announcements::open(interface)?, places),
+            };
+            announcements.keep(&self.plan.vips);
+            for vip in new.iter().filter(|vip| vip.interface == interface.name) {
+                announcements.add(vip.address.addr(), now);
+            }
+            self.announcements.push(announcements);
         }
         Ok(())
     }
@@ -251,9 +421,9 @@ impl Director {
         }
         let until = self.plane.now()?.wrapping_add(self.plane.clock.ticks(LEASE));
         self.routes.renew(&self.plane.maps, until);
+        self.hops.refresh(&self.network, REFRESH_TICKS).await;
         if now - self.refreshed > REFRESH {
             self.refreshed = now;
-            self.hops.refresh(&self.network).await;
             self.routes.refresh(&self.network).await;
         }
         Ok(())
@@ -276,9 +446,7 @@ impl Director {
         }
         self.hops = Hops::look_up(&self.network, &self.plan, &self.state.ids, &known).await;
         self.hops.write(&self.plane.maps.memory);
-        for (interface, address) in self.hops.unresolved() {
-            hops::ask(&self.network, interface, address).await;
-        }
+        self.hops.ask_for_unresolved(&self.network).await;
     }
 
     /// Neighbours that packets asked for in vain.
@@ -312,16 +480,31 @@ impl Director {
         let piece = (cells / PASS_TICKS).clamp(1, MAX_PIECE);
         let (_, complete) = self.sweep.step(memory, now, piece);
         if complete {
-            let before = self.state.ids.clone();
             let sweep = &self.sweep;
-            self.state.ids.release(|id| match id {
+            let released = self.state.ids.release(|id| match id {
                 IdKind::Real(real) => sweep.has_records(memory, *real),
                 IdKind::Service(_) => false,
             });
-            if self.state.ids != before {
+            if released {
                 self.place.save_state(&self.state)?;
+                self.classify_again()?;
             }
         }
+        Ok(())
+    }
+
+    /// Real servers whose last connections have ended answer for nobody any more: their addresses are themselves again,
+    /// and those that share a port with them need no records.
+    fn classify_again(&mut self) -> Result<(), DirectorError> {
+        let maps = &mut self.plane.maps;
+        let leaving = classifier::leaving(&maps.memory, &self.state.ids);
+        if leaving == self.classified.leaving {
+            return Ok(());
+        }
+        let half = classifier::write(&maps.memory, &self.plan, &self.state.ids, &self.classified.interfaces)?;
+        maps.write_prefixes(half.half, &half.prefixes)?;
+        classifier::switch(&maps.memory, &half);
+        self.classified.leaving = leaving;
         Ok(())
     }
 }
@@ -334,6 +517,8 @@ const PASS_TICKS: u32 = 20;
 const MAX_PIECE: u32 = 100_000;
 /// How long a start waits for real servers to answer for their MAC addresses.
 const NEIGHBOUR_PATIENCE: Duration = Duration::from_millis(1500);
+/// How long a reload waits for those that are new.
+const NEIGHBOUR_PATIENCE_OF_RELOADS: Duration = Duration::from_millis(40);
 /// Changes of the network come in bursts.
 const SETTLE: Duration = Duration::from_millis(200);
 /// How long packets use the copied routes after the daemon has ended, or hangs.
@@ -341,6 +526,40 @@ const LEASE: Duration = Duration::from_secs(2);
 /// How often the kernel is asked to make sure of neighbours: it would find out about dead ones only by sending, and
 /// packets that XDP sends are not its own.
 const REFRESH: Duration = Duration::from_secs(15);
+/// The same in calls of [`Director::tick`].
+const REFRESH_TICKS: usize = (REFRESH.as_millis() / TICK.as_millis()) as usize;
+
+/// What a half of the classifier was written from, beside the plan.
+#[derive(Default, PartialEq, Eq)]
+struct Classified {
+    /// By name.
+    interfaces: HashMap<String, u32>,
+    leaving: BTreeSet<IpAddr>,
+}
+
+impl Classified {
+    fn of(memory: &Memory, ids: &Ids, interfaces: &[Interface]) -> Self {
+        Self {
+            interfaces: interfaces.iter().map(|i| (i.name.clone(), i.index)).collect(),
+            leaving: classifier::leaving(memory, ids),
+        }
+    }
+}
+
+/// Limits that the tables, being there, do not follow.
+fn limits_that_wait(limits: &Limits, capacity: &Capacity) -> Vec<String> {
+    let limits = [
+        ("flows", limits.flows, capacity.flows),
+        ("half_open", limits.half_open, capacity.half_open),
+        ("templates", limits.templates, capacity.templates),
+    ];
+    let differing = limits.into_iter().filter(|(_, wanted, is)| wanted.next_power_of_two() != *is);
+    differing
+        .map(|(name, wanted, is)| {
+            format!("limits.{name} is {is} in the running tables; {wanted} takes `marca stop --detach` and a new start")
+        })
+        .collect()
+}
 
 fn load(place: &Place, plan: &Plan, limits: &Limits) -> Result<DataPlane, DirectorError> {
     let mut seed = [0; 8];
@@ -397,10 +616,8 @@ pub async fn detach(place: &Place) -> Result<Vec<String>, DirectorError> {
     data_plane::detach(&place.pin_dir)
         .map_err(|cause| DataPlaneError::Io { doing: format!("take away {}", place.pin_dir.display()), cause })?;
     done.extend(state.attached.iter().map(|a| format!("detached from {}", a.interface)));
-    for vip in &state.vips {
-        vips::take(&network, vip).await?;
-        done.push(format!("took {} off {}", vip.address, vip.interface));
-    }
+    vips::take(&network, &state.vips).await?;
+    done.extend(state.vips.iter().map(|vip| format!("took {} off {}", vip.address, vip.interface)));
     for error in forwarding::restore(&state.sysctls) {
         tracing::warn!("{error}");
     }

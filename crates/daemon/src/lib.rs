@@ -7,6 +7,7 @@
 //! | [`hops`] | the way to each real server: interface, MAC addresses, tunnel source |
 //! | [`vips`] | VIPs on the outside interfaces, and their announcements |
 //! | [`forwarding`] | the sysctls that routing replies needs |
+//! | [`prefixes`] | the longest of many prefixes |
 //! | [`routes`] | a copy of the kernel's routes, for replies to clients |
 //! | [`run`] | the event loop |
 //! | [`status`] | what a director counts, for people and programs |
@@ -17,6 +18,7 @@ pub mod forwarding;
 pub mod hops;
 pub mod linux;
 pub mod place;
+pub mod prefixes;
 pub mod routes;
 pub mod run;
 pub mod status;

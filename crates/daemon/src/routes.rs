@@ -8,6 +8,7 @@
 use crate::hops;
 use crate::linux::data_plane::{DataPlaneError, Maps};
 use crate::linux::network::{FibRoute, Network, NetworkError, Target};
+use crate::prefixes::Prefixes;
 use ipnet::IpNet;
 use marca_engine::layout::{NextHop, limits};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -55,10 +56,9 @@ impl NextHops {
             by_prefix.entry(route.destination.trunc()).or_default().push(route);
         }
         // The kernel asks the table `local` first, whatever the prefixes in the others (net/ipv4/fib_rules.c).
-        let before: BTreeSet<IpNet> =
-            fib.routes.iter().filter(|r| r.local_table).map(|r| r.destination.trunc()).collect();
-        let simple =
-            |net: IpNet, target: Option<Target>| target.filter(|_| !before.iter().any(|local| local.contains(&net)));
+        let before: Prefixes<()> =
+            fib.routes.iter().filter(|r| r.local_table).map(|r| (r.destination.trunc(), ())).collect();
+        let simple = |net: IpNet, target: Option<Target>| target.filter(|_| before.longest(net).is_none());
         let targets: BTreeMap<IpNet, Option<Target>> =
             by_prefix.iter().map(|(net, routes)| (*net, simple(*net, only(routes)))).collect();
         for (net, target) in &targets {
@@ -66,13 +66,13 @@ impl NextHops {
             copy.gateways.extend(gateway);
             copy.by_prefix.insert(*net, gateway.and_then(|(interface, gateway)| fib.next_hop(interface, gateway)));
         }
+        let targets: Prefixes<Option<Target>> = targets.into_iter().collect();
         // Clients on the link, of a route without a gateway.
         for (interface, address) in fib.neighbours.keys() {
             let host = IpNet::from(*address);
-            let longest =
-                targets.iter().filter(|(net, _)| net.contains(address)).max_by_key(|(net, _)| net.prefix_len());
+            let longest = targets.longest(host);
             let on_link = longest.is_some_and(|(net, target)| {
-                *net != host && target.is_some_and(|t| t.interface == *interface && t.gateway.is_none())
+                net != host && target.is_some_and(|t| t.interface == *interface && t.gateway.is_none())
             });
             if on_link && simple(host, longest.and_then(|(_, target)| *target)).is_some() {
                 copy.by_prefix.insert(host, fib.next_hop(*interface, *address));
@@ -244,7 +244,7 @@ mod tests {
     #[test]
     fn more_routes_than_the_table_holds_are_no_copy_at_all() {
         let many = (0..limits::ROUTES + 1)
-            .map(|i| route(&format!("10.{}.{}.0/24", i / 256, i % 256), Some("192.0.2.254"), 0))
+            .map(|i| route(&format!("{}.{}.{}.0/24", 10 + i / 65_536, i / 256 % 256, i % 256), Some("192.0.2.254"), 0))
             .collect();
         assert_eq!(NextHops::of(&fib(many)), NextHops::default());
     }

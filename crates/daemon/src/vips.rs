@@ -3,50 +3,67 @@
 use crate::linux::announce::PacketSocket;
 use crate::linux::network::{Interface, Network, NetworkError};
 use crate::place::PlacedVip;
+use crate::prefixes::Prefixes;
 use ipnet::IpNet;
 use marca_proto::announce::Announcer;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::Instant;
 
 /// Which interface gets which VIP: the outside interface whose network it is in, else the first.
 pub fn places(vips: &BTreeSet<IpAddr>, outside: &[Interface]) -> Vec<PlacedVip> {
-    let interface = |vip: &IpAddr| {
-        let on_link = outside.iter().find(|i| i.addresses.iter().any(|net| net.contains(vip)));
-        on_link.or(outside.first())
+    let networks =
+        |interface: &Interface| -> Prefixes<()> { interface.addresses.iter().map(|net| (*net, ())).collect() };
+    let outside: Vec<(&str, Prefixes<()>)> = outside.iter().map(|i| (i.name.as_str(), networks(i))).collect();
+    let place = |vip: &IpAddr| {
+        let on_link = outside.iter().find(|(_, networks)| networks.longest((*vip).into()).is_some());
+        let (interface, _) = on_link.or(outside.first())?;
+        Some(PlacedVip { interface: (*interface).to_owned(), address: IpNet::from(*vip) })
     };
-    vips.iter()
-        .filter_map(|vip| {
-            let interface = interface(vip)?.name.clone();
-            Some(PlacedVip { interface, address: IpNet::from(*vip) })
-        })
-        .collect()
+    vips.iter().filter_map(place).collect()
 }
 
 /// Those of `places` whose address no interface has yet: the ones that are ours to put there and to take away.
 pub fn missing(places: &[PlacedVip], present: &[(u32, IpNet)]) -> Vec<PlacedVip> {
-    let has = |vip: &PlacedVip| present.iter().any(|(_, net)| net.addr() == vip.address.addr());
-    places.iter().filter(|vip| !has(vip)).cloned().collect()
+    let present: HashSet<IpAddr> = present.iter().map(|(_, net)| net.addr()).collect();
+    places.iter().filter(|vip| !present.contains(&vip.address.addr())).cloned().collect()
 }
 
-/// Puts an address on its interface.
-pub async fn put(network: &Network, vip: &PlacedVip) -> Result<(), NetworkError> {
-    let interface = network.interface(&vip.interface).await?;
-    network.add_address(interface.index, vip.address).await.map(drop)
-}
-
-/// Takes an address off its interface; an interface that has gone has taken it along.
-pub async fn take(network: &Network, vip: &PlacedVip) -> Result<(), NetworkError> {
-    match network.interface(&vip.interface).await {
-        Ok(interface) => network.remove_address(interface.index, vip.address).await.map(drop),
-        Err(NetworkError::NoInterface { .. }) => Ok(()),
-        Err(error) => Err(error),
+/// Puts addresses on their interfaces, which are among these.
+pub async fn put(network: &Network, vips: &[PlacedVip], interfaces: &[Interface]) -> Result<(), NetworkError> {
+    for vip in vips {
+        if let Some(interface) = interfaces.iter().find(|interface| interface.name == vip.interface) {
+            network.add_address(interface.index, vip.address).await?;
+        }
     }
+    Ok(())
+}
+
+/// Takes addresses off their interfaces; an interface that has gone has taken them along.
+pub async fn take(network: &Network, vips: &[PlacedVip]) -> Result<(), NetworkError> {
+    let mut indices: HashMap<&str, Option<u32>> = HashMap::new();
+    for vip in vips {
+        let index = match indices.get(vip.interface.as_str()) {
+            Some(index) => *index,
+            None => match network.interface(&vip.interface).await {
+                Ok(interface) => Some(interface.index),
+                Err(NetworkError::NoInterface { .. }) => None,
+                Err(error) => return Err(error),
+            },
+        };
+        indices.insert(&vip.interface, index);
+        if let Some(index) = index {
+            network.remove_address(index, vip.address).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Announces VIPs on one interface.
 pub struct Announcements {
-    interface: String,
+    interface: u32,
+    mac: [u8; 6],
+    name: String,
     socket: PacketSocket,
     announcer: Announcer,
 }
@@ -54,11 +71,18 @@ pub struct Announcements {
 impl Announcements {
     pub fn open(interface: &Interface) -> Result<Self, crate::linux::announce::PacketError> {
         let socket = PacketSocket::open(interface.index)?;
-        Ok(Self { interface: interface.name.clone(), socket, announcer: Announcer::new(interface.mac) })
+        let (index, mac, name) = (interface.index, interface.mac, interface.name.clone());
+        Ok(Self { interface: index, mac, name, socket, announcer: Announcer::new(mac) })
     }
 
-    pub fn interface(&self) -> &str {
-        &self.interface
+    /// Whether it is this interface, and not another one in its place.
+    pub fn is_of(&self, interface: &Interface) -> bool {
+        (self.interface, self.mac, &self.name) == (interface.index, interface.mac, &interface.name)
+    }
+
+    /// Announces none but these any more.
+    pub fn keep(&mut self, vips: &BTreeSet<IpAddr>) {
+        self.announcer.retain(|vip| vips.contains(&vip));
     }
 
     pub fn add(&mut self, vip: IpAddr, now: Instant) {
@@ -69,7 +93,7 @@ impl Announcements {
     pub fn poll(&mut self, now: Instant) {
         for frame in self.announcer.poll(now) {
             if let Err(error) = self.socket.send(&frame) {
-                tracing::warn!("announce a VIP on {}: {error}", self.interface);
+                tracing::warn!("announce a VIP on {}: {error}", self.name);
             }
         }
     }

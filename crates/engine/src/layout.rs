@@ -32,8 +32,9 @@ pub mod limits {
     pub const WATCH_BITS: u32 = 1 << 20;
     /// Neighbours that packets remember, until the kernel knows them: clients that came within about a second.
     pub const NEIGHBOURS: u32 = 4096;
-    /// Prefixes of copied routes: a router with more (a full Internet table has a million) asks the kernel.
-    pub const ROUTES: u32 = 8192;
+    /// Prefixes of copied routes: some thousands of VIPs among them. A router with more (a full Internet table has a
+    /// million) asks the kernel.
+    pub const ROUTES: u32 = 1 << 16;
 }
 
 /// `BPF` jiffies are shifted right by this to give ticks: fine enough for timeouts in seconds, and 32 bits of them last

@@ -40,6 +40,11 @@ impl Announcer {
         self.vips.remove(&vip).is_some()
     }
 
+    /// Announces none but these any more.
+    pub fn retain(&mut self, keep: impl Fn(IpAddr) -> bool) {
+        self.vips.retain(|vip, _| keep(*vip));
+    }
+
     /// The Ethernet frames that are due at `now`, at most [`BURST`], those that waited longest first. Announcements
     /// missed because nobody polled are not made up for: one frame says all that several would.
     pub fn poll(&mut self, now: Instant) -> Vec<Vec<u8>> {

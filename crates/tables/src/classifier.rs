@@ -221,7 +221,7 @@ impl Writer<'_> {
 
     /// Real servers under NAT, and what their ports mean.
     fn replies(&mut self) -> Result<(), WriteError> {
-        let leaving = self.leaving();
+        let leaving = leaving(self.memory, self.ids);
         let mut vips: HashMap<IpAddr, u32> = HashMap::new();
         for (from, reply) in &self.plan.replies {
             let node = self.node(from.address, 0)?;
@@ -253,13 +253,6 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// Real servers under NAT that are no longer in the plan: their live connections still send replies.
-    fn leaving(&self) -> BTreeSet<IpAddr> {
-        let reals = self.ids.leaving_reals().filter_map(|index| self.memory.reals.get(index));
-        let reals = reals.filter(|real| real.family != 0 && real.method == Method::Nat as u8);
-        reals.map(|real| ip(real.family, &real.address)).collect()
-    }
-
     fn node(&mut self, ip: IpAddr, flags: u8) -> Result<u32, WriteError> {
         let number = self.ids.node(ip).ok_or_else(|| WriteError::NoNumber(ip.to_string()))?;
         let cell = self.cell(ip);
@@ -287,6 +280,13 @@ impl Writer<'_> {
         }
         Err(WriteError::Full { table: "port", capacity: mask + 1 })
     }
+}
+
+/// Real servers under NAT that are no longer in the plan: their live connections still send replies.
+pub fn leaving(memory: &Memory, ids: &Ids) -> BTreeSet<IpAddr> {
+    let reals = ids.leaving_reals().filter_map(|index| memory.reals.get(index));
+    let reals = reals.filter(|real| real.family != 0 && real.method == Method::Nat as u8);
+    reals.map(|real| ip(real.family, &real.address)).collect()
 }
 
 /// Puts a cell into a half of a table of open addressing. Who is further from home takes the place (Celis, "Robin Hood

@@ -1,10 +1,10 @@
 //! Numbers of services, real servers and hosts: kept from one plan to the next, so that connections recorded under a
 //! number still mean what they meant. A number is free again only when no record holds it.
 
-use marca_config::plan::{Family, Plan};
+use marca_config::plan::{Difference, Family, Plan, ServicePlan};
 use serde::{Deserialize, Serialize};
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// Who has which number. Numbers begin at 1; 0 means nobody.
@@ -79,6 +79,43 @@ impl Ids {
         Ok(new)
     }
 
+    /// [`assign`](Self::assign) for a plan that follows another one, whose numbers these are; as much work as there is
+    /// difference. `replace` the other way round takes it back, but that what was new keeps its number a while.
+    ///
+    /// # Errors
+    /// When numbers run out; nothing has changed then.
+    pub fn replace(
+        &mut self,
+        (old, new): (&Plan, &Plan),
+        difference: &Difference,
+        services: u32,
+        reals: u32,
+    ) -> Result<Vec<u32>, NoNumber> {
+        let former = difference.changed.iter().filter_map(|(before, _)| *before).chain(difference.gone.iter().copied());
+        let former: Vec<&ServicePlan> = former.map(|index| &old.services[index]).collect();
+        let wanted: Vec<&ServicePlan> = difference.changed.iter().map(|(_, index)| &new.services[*index]).collect();
+        let is_new = |service: &&ServicePlan| self.service(&service.name, service.family).is_none();
+        let new_services: Vec<&ServicePlan> = wanted.iter().copied().filter(is_new).collect();
+        let all = || wanted.iter().flat_map(|service| service.reals.iter().map(move |real| (service, real.address)));
+        let new_reals: Vec<String> = all()
+            .map(|(service, address)| real_key(&service.name, service.family, address))
+            .filter(|key| !self.reals.contains_key(key))
+            .collect();
+        let new_nodes: BTreeSet<IpAddr> =
+            all().filter_map(|(_, address)| address).filter(|address| !self.nodes.contains_key(address)).collect();
+        // All that may fail, before anything is changed.
+        let new_services = Free::several(self.services.values(), services, "services", new_services)?;
+        let new_reals = Free::several(self.reals.values(), reals, "real servers", new_reals)?;
+        let new_nodes = Free::several(self.nodes.values(), u32::MAX, "hosts", new_nodes)?;
+        let numbers = new_reals.iter().map(|(_, number)| *number).collect();
+        self.services.extend(new_services.into_iter().map(|(s, number)| (service_key(&s.name, s.family), number)));
+        self.reals.extend(new_reals);
+        self.nodes.extend(new_nodes);
+        self.leaving.extend(former.into_iter().flat_map(keys));
+        wanted.into_iter().flat_map(keys).for_each(|key| _ = self.leaving.remove(&key));
+        Ok(numbers)
+    }
+
     pub fn service(&self, name: &str, family: Family) -> Option<u32> {
         self.services.get(&service_key(name, family)).copied()
     }
@@ -101,8 +138,8 @@ impl Ids {
         self.leaving.iter().filter_map(|key| self.services.get(key).copied())
     }
 
-    /// The numbers of those that are leaving and have no records left become free.
-    pub fn release(&mut self, has_records: impl Fn(&IdKind) -> bool) {
+    /// The numbers of those that are leaving and have no records left become free. Whether there were any.
+    pub fn release(&mut self, has_records: impl Fn(&IdKind) -> bool) -> bool {
         let gone: Vec<String> = self
             .leaving
             .iter()
@@ -113,12 +150,19 @@ impl Ids {
             })
             .cloned()
             .collect();
-        for key in gone {
-            self.services.remove(&key);
-            self.reals.remove(&key);
-            self.leaving.remove(&key);
+        for key in &gone {
+            self.services.remove(key);
+            self.reals.remove(key);
+            self.leaving.remove(key);
         }
+        !gone.is_empty()
     }
+}
+
+/// The names of a service and of its real servers.
+fn keys(service: &ServicePlan) -> impl Iterator<Item = String> {
+    let reals = service.reals.iter().map(|real| real_key(&service.name, service.family, real.address));
+    std::iter::once(service_key(&service.name, service.family)).chain(reals)
 }
 
 /// A number, and of what.
@@ -130,7 +174,8 @@ pub enum IdKind {
 
 /// The numbers that nobody has, from the lowest.
 struct Free {
-    used: HashSet<u32>,
+    /// By number; what is beyond the end is free.
+    used: Vec<bool>,
     next: u32,
     capacity: u32,
     what: &'static str,
@@ -138,20 +183,47 @@ struct Free {
 
 impl Free {
     fn of<'a>(used: impl Iterator<Item = &'a u32>, capacity: u32, what: &'static str) -> Self {
-        Self { used: used.copied().collect(), next: 1, capacity, what }
+        let mut free = Self { used: Vec::new(), next: 1, capacity, what };
+        for &number in used {
+            let number = number as usize;
+            if free.used.len() <= number {
+                free.used.resize(number + 1, false);
+            }
+            free.used[number] = true;
+        }
+        free
+    }
+
+    /// Numbers for all of these.
+    fn several<'a, K>(
+        used: impl Iterator<Item = &'a u32>,
+        capacity: u32,
+        what: &'static str,
+        keys: impl IntoIterator<Item = K>,
+    ) -> Result<Vec<(K, u32)>, NoNumber> {
+        let mut keys = keys.into_iter().peekable();
+        if keys.peek().is_none() {
+            return Ok(Vec::new());
+        }
+        let mut free = Self::of(used, capacity, what);
+        keys.map(|key| Ok((key, free.take()?))).collect()
     }
 
     /// Gives `key` a number, unless it has one.
     fn number<K: Ord>(&mut self, map: &mut BTreeMap<K, u32>, key: K) -> Result<(), NoNumber> {
         let Entry::Vacant(place) = map.entry(key) else { return Ok(()) };
-        while self.used.contains(&self.next) {
+        place.insert(self.take()?);
+        Ok(())
+    }
+
+    fn take(&mut self) -> Result<u32, NoNumber> {
+        while self.used.get(self.next as usize) == Some(&true) {
             self.next += 1;
         }
         if self.next >= self.capacity {
             return Err(NoNumber { what: self.what, capacity: self.capacity });
         }
-        place.insert(self.next);
         self.next += 1;
-        Ok(())
+        Ok(self.next - 1)
     }
 }

@@ -4,7 +4,7 @@ use crate::classifier::{address, family_number};
 use crate::ids::Ids;
 use crate::memory::Memory;
 use marca_config::model::{Forward, Scheduler as Name, Udp};
-use marca_config::plan::{Family, Plan, RealPlan, ServicePlan};
+use marca_config::plan::{Difference, Family, Plan, RealPlan, ServicePlan};
 use marca_engine::forward::Method;
 use marca_engine::hash;
 use marca_engine::layout::{
@@ -56,25 +56,114 @@ pub struct NoRoom {
 /// Writes every service of the plan that differs from what is in force, one after the other.
 ///
 /// # Errors
-/// The services before the one that does not fit have been switched; it and those behind it are as they were.
+/// Nothing has changed.
 pub fn write(memory: &Memory, plan: &Plan, ids: &Ids, clock: Clock) -> Result<(), NoRoom> {
-    let mut writer = Writer { memory, ids, clock, slots: Spans::default(), servers: Spans::default() };
-    for (_, service) in writer.in_force() {
-        writer.slots.take(service.slots, service.slots_len);
-        writer.servers.take(service.servers, service.servers_len);
-    }
-    for index in ids.leaving_reals() {
-        let Some(mut real) = memory.reals.get(index) else { continue };
-        real.flags = (real.flags | real_flags::LEAVING) & !real_flags::UP;
-        memory.reals.set(index, &real);
-    }
-    for (number, service) in plan.services.iter().enumerate() {
-        writer.service(service, number as u32)?;
-    }
-    for index in ids.leaving_services() {
-        writer.empty(index);
-    }
+    let prepared = Prepared::new(memory, plan, None, ids, clock)?;
+    prepared.write_reals(memory);
+    prepared.switch(memory);
+    end_leaving(memory, ids);
     Ok(())
+}
+
+/// What is to be written, and where: everything that can fail has been done, and nothing has been written.
+///
+/// A running director does it in this order: [`write_reals`](Self::write_reals), the ways to those that are new,
+/// [`switch`](Self::switch), the classifier, [`end_leaving`]. No packet meets a real server without a way then, nor a
+/// service that is gone.
+pub struct Prepared<'p> {
+    changes: Vec<Changed<'p>>,
+    leaving: Vec<u32>,
+}
+
+/// A service, and what of it is new.
+struct Changed<'p> {
+    number: u32,
+    new: Service,
+    /// None: only its place in the plan.
+    reals: Option<(&'p ServicePlan, Vec<u32>)>,
+    servers: Option<Vec<Server>>,
+    slots: Option<Vec<u32>>,
+}
+
+impl<'p> Prepared<'p> {
+    /// `known`: the plan that is in force, and what is different in the new one; without it, all services are held
+    /// against the tables.
+    ///
+    /// # Errors
+    /// When the services' new selves do not fit beside what is in force.
+    pub fn new(
+        memory: &Memory,
+        plan: &'p Plan,
+        known: Option<&Difference>,
+        ids: &Ids,
+        clock: Clock,
+    ) -> Result<Self, NoRoom> {
+        let mut writer = Writer { memory, ids, clock, slots: Spans::default(), servers: Spans::default() };
+        let mut changes = Vec::new();
+        match known {
+            Some(difference) => {
+                if !difference.changed.is_empty() {
+                    writer.look();
+                }
+                for &(_, index) in &difference.changed {
+                    changes.extend(writer.service(&plan.services[index], index as u32)?);
+                }
+                changes.extend(difference.moved.iter().filter_map(|&(_, index)| writer.moved(plan, index)));
+            }
+            None => {
+                writer.look();
+                for (index, service) in plan.services.iter().enumerate() {
+                    changes.extend(writer.service(service, index as u32)?);
+                }
+            }
+        }
+        Ok(Self { changes, leaving: ids.leaving_reals().collect() })
+    }
+
+    /// Real servers that are new, or reached otherwise, and those that leave.
+    pub fn write_reals(&self, memory: &Memory) {
+        for &index in &self.leaving {
+            let Some(mut real) = memory.reals.get(index) else { continue };
+            real.flags = (real.flags | real_flags::LEAVING) & !real_flags::UP;
+            memory.reals.set(index, &real);
+        }
+        for changed in &self.changes {
+            let Some((plan, reals)) = &changed.reals else { continue };
+            for (plan, &index) in plan.reals.iter().zip(reals) {
+                real(memory, plan, index, changed.number);
+            }
+        }
+    }
+
+    /// Puts the services in force, one after the other, each by one store.
+    pub fn switch(&self, memory: &Memory) {
+        for Changed { number, new, servers, slots, .. } in &self.changes {
+            let Some(cell) = memory.services.get(*number) else { continue };
+            let old = cell.versions[(cell.current & 1) as usize];
+            for (place, server) in (new.servers..).zip(servers.iter().flatten()) {
+                memory.servers.set(place, server);
+            }
+            if let Some(slots) = slots {
+                write_slots(memory, slots, &old, new);
+            }
+            if *new != old {
+                switch(memory, *number, cell, *new);
+            }
+        }
+    }
+}
+
+/// Services that are gone take nobody; their connections are known by their records. To be called when the classifier
+/// leads no packet to them any more.
+pub fn end_leaving(memory: &Memory, ids: &Ids) {
+    for number in ids.leaving_services() {
+        let Some(cell) = memory.services.get(number) else { continue };
+        let old = cell.versions[(cell.current & 1) as usize];
+        let new = Service { servers_len: 0, slots_len: 0, persist: 0, flags: 0, ..old };
+        if new != old {
+            switch(memory, number, cell, new);
+        }
+    }
 }
 
 /// The next hop to a real server, as the daemon found it.
@@ -117,23 +206,30 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    /// Numbers and current versions of services that have anything.
-    fn in_force(&self) -> Vec<(u32, Service)> {
-        (0..self.memory.services.len())
-            .filter_map(|i| self.memory.services.get(i).map(|c| (i, c.versions[(c.current & 1) as usize])))
-            .filter(|(_, service)| service.servers_len != 0 || service.slots_len != 0)
-            .collect()
+    /// What the services in force have of servers and slots.
+    fn look(&mut self) {
+        for number in 0..self.memory.services.len() {
+            let Some(cell) = self.memory.services.get(number) else { break };
+            let service = cell.versions[(cell.current & 1) as usize];
+            self.slots.take(service.slots, service.slots_len);
+            self.servers.take(service.servers, service.servers_len);
+        }
     }
 
-    fn service(&mut self, plan: &ServicePlan, config: u32) -> Result<(), NoRoom> {
-        let Some(number) = self.ids.service(&plan.name, plan.family) else { return Ok(()) };
-        let Some(cell) = self.memory.services.get(number) else { return Ok(()) };
+    fn moved(&self, plan: &Plan, index: usize) -> Option<Changed<'static>> {
+        let service = &plan.services[index];
+        let number = self.ids.service(&service.name, service.family)?;
+        let cell = self.memory.services.get(number)?;
+        let new = Service { config: index as u32, ..cell.versions[(cell.current & 1) as usize] };
+        Some(Changed { number, new, reals: None, servers: None, slots: None })
+    }
+
+    fn service<'p>(&mut self, plan: &'p ServicePlan, config: u32) -> Result<Option<Changed<'p>>, NoRoom> {
+        let Some(number) = self.ids.service(&plan.name, plan.family) else { return Ok(None) };
+        let Some(cell) = self.memory.services.get(number) else { return Ok(None) };
         let old = cell.versions[(cell.current & 1) as usize];
         let reals: Vec<u32> =
             plan.reals.iter().filter_map(|real| self.ids.real(&plan.name, plan.family, real.address)).collect();
-        for (plan, &index) in plan.reals.iter().zip(&reals) {
-            self.real(plan, index, number);
-        }
         let servers: Vec<Server> = plan
             .reals
             .iter()
@@ -151,48 +247,28 @@ impl Writer<'_> {
             && servers.iter().enumerate().all(|(i, s)| self.memory.servers.get(old.servers + i as u32) == Some(*s));
         let same_slots = same_mapping(&old, &new)
             && table.iter().enumerate().all(|(i, &real)| self.slot(old.slots + i as u32) == Some(real));
-        if same_servers {
-            new.servers = old.servers;
-        } else {
-            new.servers = self.room(plan, "real servers", new.servers_len)?;
-            servers.iter().enumerate().for_each(|(i, s)| _ = self.memory.servers.set(new.servers + i as u32, s));
-        }
-        if same_slots {
-            new.slots = old.slots;
-        } else {
-            new.slots = self.room(plan, "slots", new.slots_len)?;
-            self.write_slots(&table, &old, &new);
-        }
-        if new == old {
-            return Ok(());
-        }
-        self.switch(number, cell, new);
+        new.servers = match same_servers {
+            true => old.servers,
+            false => self.room(plan, "real servers", new.servers_len)?,
+        };
+        new.slots = match same_slots {
+            true => old.slots,
+            false => self.room(plan, "slots", new.slots_len)?,
+        };
+        // The others may have what it leaves: they are switched after it.
         if !same_servers {
             self.servers.free(old.servers, old.servers_len);
         }
         if !same_slots {
             self.slots.free(old.slots, old.slots_len);
         }
-        Ok(())
-    }
-
-    /// The other version, then the one store that puts it in force.
-    fn switch(&self, number: u32, mut cell: ServiceCell, new: Service) {
-        let next = (cell.current & 1) ^ 1;
-        cell.versions[next as usize] = new;
-        self.memory.services.set(number, &cell);
-        cell.current = next;
-        self.memory.services.set(number, &cell);
-    }
-
-    /// A service that is gone takes nobody; its connections are known by their records.
-    fn empty(&self, number: u32) {
-        let Some(cell) = self.memory.services.get(number) else { return };
-        let old = cell.versions[(cell.current & 1) as usize];
-        let new = Service { servers_len: 0, slots_len: 0, persist: 0, flags: 0, ..old };
-        if new != old {
-            self.switch(number, cell, new);
-        }
+        Ok(Some(Changed {
+            number,
+            new,
+            reals: Some((plan, reals)),
+            servers: (!same_servers).then_some(servers),
+            slots: (!same_slots).then_some(table),
+        }))
     }
 
     fn settings(&self, plan: &ServicePlan, config: u32) -> Service {
@@ -222,40 +298,8 @@ impl Writer<'_> {
         }
     }
 
-    fn real(&self, plan: &RealPlan, index: u32, service: u32) {
-        let old = self.memory.reals.get(index).unwrap_or_default();
-        let (family, address) = plan.address.map_or((0, Address::default()), address);
-        let method = method(plan.forward) as u8;
-        // The way to it is kept while it is the same host reached by the same method.
-        let same = old.address == address && old.family == family && old.service == service;
-        let kept = if same { old } else { Real::default() };
-        let flags = (kept.flags & real_flags::RESOLVED) | real_flags::UP;
-        let real = Real { address, family, service, method, flags, ..kept };
-        self.memory.reals.set(index, &real);
-    }
-
     fn slot(&self, index: u32) -> Option<u32> {
         self.memory.slots.at(index).map(|slot| slot.get() as u32)
-    }
-
-    /// Slots whose real server changes ask records from now on; what asked them before goes on asking.
-    fn write_slots(&self, table: &[u32], old: &Service, new: &Service) {
-        for (number, &real) in (0..).zip(table) {
-            let mut bits = 0;
-            if same_mapping(old, new) {
-                let before = self.memory.slots.at(old.slots + number).map_or(0, |slot| slot.get());
-                bits = before & (slot_bits::RECORD | slot_bits::FRESH);
-                if before as u32 != real {
-                    bits |= slot_bits::CONSULT | slot_bits::FRESH;
-                }
-            } else if *old != Service::default() {
-                // Clients have other slots now, or had none; records are where they were.
-                bits = slot_bits::CONSULT | slot_bits::FRESH;
-            }
-            if let Some(slot) = self.memory.slots.at(new.slots + number) {
-                slot.set(u64::from(real) | bits);
-            }
-        }
     }
 
     fn room(&mut self, plan: &ServicePlan, what: &'static str, count: u32) -> Result<u32, NoRoom> {
@@ -264,6 +308,47 @@ impl Writer<'_> {
             _ => (&mut self.servers, self.memory.servers.len()),
         };
         spans.find(count, len).ok_or_else(|| NoRoom { service: plan.name.clone(), what, count })
+    }
+}
+
+/// The other version, then the one store that puts it in force.
+fn switch(memory: &Memory, number: u32, mut cell: ServiceCell, new: Service) {
+    let next = (cell.current & 1) ^ 1;
+    cell.versions[next as usize] = new;
+    memory.services.set(number, &cell);
+    cell.current = next;
+    memory.services.set(number, &cell);
+}
+
+fn real(memory: &Memory, plan: &RealPlan, index: u32, service: u32) {
+    let old = memory.reals.get(index).unwrap_or_default();
+    let (family, address) = plan.address.map_or((0, Address::default()), address);
+    let method = method(plan.forward) as u8;
+    // The way to it is kept while it is the same host reached by the same method.
+    let same = old.address == address && old.family == family && old.service == service;
+    let kept = if same { old } else { Real::default() };
+    let flags = (kept.flags & real_flags::RESOLVED) | real_flags::UP;
+    let real = Real { address, family, service, method, flags, ..kept };
+    memory.reals.set(index, &real);
+}
+
+/// Slots whose real server changes ask records from now on; what asked them before goes on asking.
+fn write_slots(memory: &Memory, table: &[u32], old: &Service, new: &Service) {
+    for (number, &real) in (0..).zip(table) {
+        let mut bits = 0;
+        if same_mapping(old, new) {
+            let before = memory.slots.at(old.slots + number).map_or(0, |slot| slot.get());
+            bits = before & (slot_bits::RECORD | slot_bits::FRESH);
+            if before as u32 != real {
+                bits |= slot_bits::CONSULT | slot_bits::FRESH;
+            }
+        } else if *old != Service::default() {
+            // Clients have other slots now, or had none; records are where they were.
+            bits = slot_bits::CONSULT | slot_bits::FRESH;
+        }
+        if let Some(slot) = memory.slots.at(new.slots + number) {
+            slot.set(u64::from(real) | bits);
+        }
     }
 }
 

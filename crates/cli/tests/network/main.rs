@@ -6,6 +6,7 @@ mod methods;
 mod peers;
 mod persistence;
 mod refusal;
+mod reload;
 mod services;
 mod site;
 mod survival;

@@ -122,10 +122,24 @@ impl Site {
     }
 
     fn spawn(&self, config: &str) -> Process {
-        let file = self.dir.join("marca.toml");
-        fs::write(&file, config).unwrap();
+        self.write(config);
         let mut command = self.command(&["run"]);
-        Process::spawn(command.arg("--config").arg(file)).unwrap()
+        Process::spawn(command.arg("--config").arg(self.file())).unwrap()
+    }
+
+    fn file(&self) -> PathBuf {
+        self.dir.join("marca.toml")
+    }
+
+    /// Writes the daemon's configuration file, which it does not read by itself.
+    pub fn write(&self, config: &str) {
+        fs::write(self.file(), config).unwrap();
+    }
+
+    /// Has the daemon read another configuration, which must be a good one; what it says.
+    pub fn reload(&self, config: &str) -> String {
+        self.write(config);
+        self.marca_done(&["reload"])
     }
 
     fn command(&self, arguments: &[&str]) -> std::process::Command {
@@ -156,6 +170,11 @@ impl Site {
     pub fn terminate(&mut self) -> String {
         self.daemon.as_mut().expect("a daemon runs").signal(Signal::SIGTERM).unwrap();
         self.ended()
+    }
+
+    /// Has the daemon read its file again, by the signal that service managers send.
+    pub fn hang_up(&mut self) {
+        self.daemon.as_mut().expect("a daemon runs").signal(Signal::SIGHUP).unwrap();
     }
 
     /// Ends the daemon by the program's own command.

@@ -101,16 +101,16 @@ const SLOW: usize = 20;
 const AFFINE: std::ops::Range<usize> = 30..36;
 
 #[derive(Default)]
-struct Load {
+pub struct Load {
     stopped: AtomicBool,
     /// Short requests.
-    done: AtomicU64,
+    pub done: AtomicU64,
     downloaded: AtomicBool,
-    failures: Mutex<Vec<String>>,
+    pub failures: Mutex<Vec<String>>,
 }
 
 /// The load ends with the test, also when that fails.
-struct Stop<'l>(&'l Load);
+pub struct Stop<'l>(pub &'l Load);
 
 impl Drop for Stop<'_> {
     fn drop(&mut self) {
@@ -119,7 +119,7 @@ impl Drop for Stop<'_> {
 }
 
 impl Load {
-    fn requests(&self, from: IpAddr, vip: IpAddr) {
+    pub fn requests(&self, from: IpAddr, vip: IpAddr) {
         let urls = ["http", "https"].map(|scheme| format!("{scheme}://{}/", host(vip)));
         for url in urls.iter().cycle() {
             if self.stopped.load(Relaxed) {
@@ -133,7 +133,7 @@ impl Load {
         }
     }
 
-    fn session(&self, from: IpAddr, vip: IpAddr) {
+    pub fn session(&self, from: IpAddr, vip: IpAddr) {
         let talk = || -> Result<(), marca_testkit::Error> {
             let mut session = Session::open(Some(from), (vip, ECHO).into(), PATIENCE)?;
             let server = session.say("hello")?;
@@ -167,7 +167,7 @@ impl Load {
 }
 
 /// Beside nginx, which keeps no connection that says nothing of HTTP.
-fn echoes(site: &Site) -> Vec<Server> {
+pub fn echoes(site: &Site) -> Vec<Server> {
     let offer = |number| Offer { name: format!("web{number}"), echo: vec![ECHO], ..Offer::default() };
     let start = |(number, namespace): (usize, &marca_testkit::topology::Namespace)| {
         namespace.enter(|| Server::start(offer(number))).unwrap()

@@ -2,6 +2,7 @@
 
 mod agreement;
 mod candidates;
+mod difference;
 mod replies;
 mod services;
 

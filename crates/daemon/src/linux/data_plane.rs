@@ -195,14 +195,19 @@ impl Maps {
         Reason::ALL.iter().map(|&reason| (reason, count(reason as u32))).collect()
     }
 
-    /// Begins a real server's counters anew; for a number that goes to somebody else.
-    pub fn clear_traffic(&mut self, real: u32) -> Result<(), DataPlaneError> {
-        let failed = |cause| DataPlaneError::Map { doing: format!("clear the counters of real server {real}"), cause };
+    /// Begins real servers' counters anew; for numbers that go to somebody else.
+    pub fn clear_traffic(&mut self, reals: &[u32]) -> Result<(), DataPlaneError> {
         let cpus = aya::util::nr_cpus()
             .map_err(|(what, cause)| DataPlaneError::Io { doing: format!("count processors ({what})"), cause })?;
-        let zeros = aya::maps::PerCpuValues::try_from(vec![Words([0; 5]); cpus])
-            .map_err(|cause| DataPlaneError::Io { doing: "clear counters".into(), cause })?;
-        self.traffic.set(real, zeros, 0).map_err(failed)
+        for &real in reals {
+            let zeros = aya::maps::PerCpuValues::try_from(vec![Words([0; 5]); cpus])
+                .map_err(|cause| DataPlaneError::Io { doing: "clear counters".into(), cause })?;
+            self.traffic.set(real, zeros, 0).map_err(|cause| DataPlaneError::Map {
+                doing: format!("clear the counters of real server {real}"),
+                cause,
+            })?;
+        }
+        Ok(())
     }
 }
 

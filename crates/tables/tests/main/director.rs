@@ -2,15 +2,15 @@
 
 use crate::packet::{Segment, Way};
 use marca_config::model::Config;
-use marca_config::plan::{Family, Plan};
+use marca_config::plan::{Difference, Family, Plan};
 use marca_engine::layout::{Cell, Service};
 use marca_engine::tables::{CellTable, Route, Tables};
 use marca_engine::{Action, Outcome, Reason, flow};
 use marca_tables::ids::{IdKind, Ids};
-use marca_tables::services::{self, Clock, Hop};
+use marca_tables::services::{self, Clock, Hop, Prepared};
 use marca_tables::sweep::Sweep;
 use marca_tables::{Capacity, Frame, Memory, Region, View, classifier};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -28,6 +28,9 @@ pub struct Director {
     pub sweep: Sweep,
     /// Ticks.
     pub now: u32,
+    /// What the classifier was written from, beside the plan.
+    leaving: BTreeSet<IpAddr>,
+    applied: u32,
 }
 
 /// What became of a packet.
@@ -59,7 +62,8 @@ impl Director {
     pub fn new(capacity: Capacity) -> Self {
         let sweep = Sweep::new(10 * SECOND);
         let memory = Memory::on_heap(capacity, 0x5eed);
-        Self { memory, ids: Ids::default(), plan: Plan::default(), sweep, now: 1000 }
+        let (ids, plan, leaving) = Default::default();
+        Self { memory, ids, plan, sweep, now: 1000, leaving, applied: 0 }
     }
 
     pub fn with(capacity: Capacity, config: &Config) -> Self {
@@ -68,23 +72,54 @@ impl Director {
         director
     }
 
-    /// Puts a configuration in force, in the daemon's order.
+    /// Puts a configuration in force as the daemon does: when it starts, and when it is told to reload, by turns.
     pub fn apply(&mut self, config: &Config) {
-        self.plan = Plan::of(config).unwrap();
+        self.applied += 1;
+        if self.applied % 2 == 1 { self.start(config) } else { _ = self.replace(config) }
+    }
+
+    /// As a daemon that starts, and knows nothing but its numbers.
+    pub fn start(&mut self, config: &Config) {
+        let plan = Plan::of(config).unwrap();
         let capacity = self.memory.capacity;
-        self.ids.assign(&self.plan, capacity.services, capacity.reals).unwrap();
-        services::write(&self.memory, &self.plan, &self.ids, CLOCK).unwrap();
-        for service in &self.plan.services {
+        self.ids.assign(&plan, capacity.services, capacity.reals).unwrap();
+        self.write(plan, None);
+    }
+
+    /// As a running daemon; answers what was different.
+    pub fn replace(&mut self, config: &Config) -> Difference {
+        let plan = Plan::of(config).unwrap();
+        let capacity = self.memory.capacity;
+        let difference = Difference::of(&self.plan, &plan);
+        self.ids.replace((&self.plan, &plan), &difference, capacity.services, capacity.reals).unwrap();
+        self.write(plan, Some(&difference));
+        difference
+    }
+
+    /// In the daemon's order.
+    fn write(&mut self, plan: Plan, difference: Option<&Difference>) {
+        let prepared = Prepared::new(&self.memory, &plan, difference, &self.ids, CLOCK).unwrap();
+        let leaving = classifier::leaving(&self.memory, &self.ids);
+        let is_same = difference.is_some_and(|difference| !difference.classifier) && leaving == self.leaving;
+        let half = (!is_same).then(|| {
+            let interfaces = HashMap::from([("eth0".to_owned(), OUTSIDE), ("eth1".to_owned(), INSIDE)]);
+            let written = classifier::write(&self.memory, &plan, &self.ids, &interfaces).unwrap();
+            self.memory.prefixes.retain(|prefix| prefix.half != written.half);
+            self.memory.prefixes.extend(&written.prefixes);
+            self.leaving = leaving;
+            written
+        });
+        prepared.write_reals(&self.memory);
+        for service in &plan.services {
             for real in &service.reals {
                 let index = self.ids.real(&service.name, service.family, real.address).unwrap();
                 services::set_hop(&self.memory, index, &hop(real.address));
             }
         }
-        let interfaces = HashMap::from([("eth0".to_owned(), OUTSIDE), ("eth1".to_owned(), INSIDE)]);
-        let written = classifier::write(&self.memory, &self.plan, &self.ids, &interfaces).unwrap();
-        self.memory.prefixes.retain(|prefix| prefix.half != written.half);
-        self.memory.prefixes.extend(&written.prefixes);
-        classifier::switch(&self.memory, &written);
+        prepared.switch(&self.memory);
+        half.iter().for_each(|half| classifier::switch(&self.memory, half));
+        services::end_leaving(&self.memory, &self.ids);
+        self.plan = plan;
     }
 
     pub fn view(&self) -> View<'_> {

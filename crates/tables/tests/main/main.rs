@@ -16,6 +16,7 @@
 //! | `rewriting` | frames there and back, checksums |
 //! | `numbers` | ids and keys |
 //! | `classifier` | plans as packets meet them |
+//! | `replacing` | one configuration in the place of another |
 //! | `many` | ten thousand services |
 
 mod classifier;
@@ -30,6 +31,7 @@ mod numbers;
 mod packet;
 mod persistence;
 mod processors;
+mod replacing;
 mod rewriting;
 mod schedulers;
 mod simulation;

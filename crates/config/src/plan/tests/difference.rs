@@ -1,0 +1,52 @@
+//! Differences of plans.
+
+use super::*;
+
+const TWO: &str = "[service.shop]
+    vip = '192.0.2.10'
+    ports = 'tcp/80'
+    server = [{ address = '10.0.0.11' }, { address = '10.0.0.12' }]
+    [service.mail]
+    vip = '192.0.2.20'
+    ports = 'tcp/25'
+    server = [{ address = '10.0.0.13' }]\n";
+
+fn difference(old: &str, new: &str) -> Difference {
+    Difference::of(&plan(old), &plan(new))
+}
+
+#[test]
+fn the_same_plan_is_no_difference() {
+    assert!(difference(TWO, TWO).is_empty());
+}
+
+#[test]
+fn another_weight_is_a_change_of_one_service_and_not_of_the_classifier() {
+    let new = TWO.replace("'10.0.0.12'", "'10.0.0.12', weight = 5");
+    assert_eq!(difference(TWO, &new), Difference { changed: vec![(Some(0), 0)], ..Difference::default() });
+}
+
+#[test]
+fn another_server_under_nat_answers_from_another_address() {
+    let new = TWO.replace("10.0.0.13", "10.0.0.14");
+    let wanted = Difference { changed: vec![(Some(1), 1)], classifier: true, ..Difference::default() };
+    assert_eq!(difference(TWO, &new), wanted);
+}
+
+#[test]
+fn another_port_changes_the_classifier_and_no_service() {
+    let wanted = Difference { classifier: true, ..Difference::default() };
+    assert_eq!(difference(TWO, &TWO.replace("tcp/25", "tcp/587")), wanted);
+}
+
+#[test]
+fn a_service_in_front_moves_the_others_and_one_that_is_gone_is_found() {
+    let first = "[service.first]\nvip = '192.0.2.30'\nports = 'tcp/80'\nserver = [{ address = '10.0.0.15' }]\n";
+    let new = difference(TWO, &format!("{first}{TWO}"));
+    assert_eq!((new.changed, new.moved, new.gone), (vec![(None, 0)], vec![(0, 1), (1, 2)], vec![]));
+    assert!(new.classifier);
+    let new = difference(&format!("{first}{TWO}"), TWO);
+    assert_eq!((new.changed, new.moved, new.gone), (vec![], vec![(1, 0), (2, 1)], vec![0]));
+    let renamed = difference(TWO, &TWO.replace("shop", "store"));
+    assert_eq!((renamed.changed, renamed.gone, renamed.classifier), (vec![(None, 0)], vec![0], true));
+}
