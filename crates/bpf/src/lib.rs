@@ -27,14 +27,14 @@ pub fn bench() -> &'static [u8] {
 
 pub const ENTRY: &str = "marca";
 /// Programs that the others call, in the order of their places in the map `PROGRAMS`: the engine's stages.
-pub const TAIL_CALLS: [&str; 2] = ["marca_judge", "marca_act"];
+pub const TAIL_CALLS: [&str; 3] = ["marca_judge", "marca_act", "marca_tell"];
 pub const CLOCK: &str = "marca_clock";
 pub const DECAP: &str = "marca_decap";
 pub const PASS: &str = "marca_pass";
 
 /// The maps that are pinned and shared from one load to the next.
 /// Not among them: `PROGRAMS` and `BETWEEN`, which belong to one load's programs.
-pub const MAPS: [&str; 22] = [
+pub const MAPS: [&str; 23] = [
     "CONTROL",
     "ADDRESSES",
     "PORTS",
@@ -54,6 +54,7 @@ pub const MAPS: [&str; 22] = [
     "TEMPLATES",
     "WATCH",
     "NEIGHBOURS",
+    "ANSWERS",
     "ROUTES",
     "TRAFFIC",
     "REASONS",

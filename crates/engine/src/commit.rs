@@ -127,7 +127,7 @@ fn update<T: Tables>(t: &T, control: &Control, h: &Headers, d: &Decision, now: u
         let key = match d.way.to {
             To::Server => decide::key(h),
             To::Client => reply_key(h, d.way.vip, d.way.port),
-            To::Kernel => return,
+            To::Kernel | To::Sender | To::Nowhere => return,
         };
         watch::set(t, key.hash(control.seed, to as u16));
     }

@@ -2,7 +2,7 @@
 
 use crate::classify::{Class, Unique};
 use crate::flow::{self, Found, FromClient, FromServer, Key, NO_RECORD};
-use crate::layout::{Address, Control, NO_REAL, SCTP, Service, TCP, UDP, service_flags, state_bits};
+use crate::layout::{Address, Control, NO_REAL, SCTP, Service, TCP, UDP, real_flags, service_flags, state_bits};
 use crate::persist;
 use crate::reason::Reason;
 use crate::schedule::{self, CursorMove, Pick};
@@ -60,6 +60,10 @@ pub enum To {
     Client,
     /// On through the kernel, though a record of it is kept: a client's packet past the VIP, or its reply.
     Kernel,
+    /// Back, as a reset: the connection's real server has failed.
+    Sender,
+    /// Dropped for the same reason.
+    Nowhere,
 }
 
 impl Way {
@@ -75,7 +79,7 @@ impl Way {
 
     #[inline(always)]
     pub fn to_kernel() -> Self {
-        Self { to: To::Kernel, port: 0, vip: Address([0; 4]) }
+        Self { to: To::Kernel, ..Self::to_server(0) }
     }
 }
 
@@ -198,8 +202,11 @@ fn request<T: Tables>(
         let found = flow::find(t, control, CellTable::Flows, &m);
         if found.exists() {
             t.note(Step::Flow { table: CellTable::Flows, real: found.real, state: found.state });
-            if is_over(h, &settings, &found, now) {
+            let failed = has_failed(t, &found);
+            if is_over(h, &settings, &found, failed, now) {
                 release = found.index;
+            } else if failed {
+                return Ok(failure(&settings, &found, CellTable::Flows));
             } else {
                 let to = found.state | closing(h, state_bits::FIN_CLIENT);
                 let change = Change::update(CellTable::Flows, found.index, found.state, to);
@@ -209,9 +216,12 @@ fn request<T: Tables>(
             let found = flow::find(t, control, CellTable::HalfOpen, &m);
             if found.exists() {
                 t.note(Step::Flow { table: CellTable::HalfOpen, real: found.real, state: found.state });
-                if is_over(h, &settings, &found, now) {
+                let failed = has_failed(t, &found);
+                if is_over(h, &settings, &found, failed, now) {
                     release = found.index;
                     release_table = CellTable::HalfOpen;
+                } else if failed {
+                    return Ok(failure(&settings, &found, CellTable::HalfOpen));
                 } else {
                     let mut decision = to_server(&found, half_open(h, &found), table);
                     if decision.change.kind == ChangeKind::Promote {
@@ -276,14 +286,38 @@ fn request<T: Tables>(
 }
 
 /// Whether a record's connection has ended though the record is still there: a datagram flow past its time, or a SYN on
-/// the four-tuple of a closed connection (IPVS `conn_reuse_mode=1`).
+/// the four-tuple of a closed connection (IPVS `conn_reuse_mode=1`). When its real server has `failed`, a SYN is a new
+/// attempt, and datagrams go to another one.
 #[inline(always)]
-fn is_over(h: &Headers, settings: &Service, found: &Found, now: u32) -> bool {
+fn is_over(h: &Headers, settings: &Service, found: &Found, failed: bool, now: u32) -> bool {
     match h.protocol {
-        TCP => h.opens() && found.state & state_bits::ENDING != 0,
-        SCTP => flow::idle(now, found.seen) > settings.established,
-        _ => flow::idle(now, found.seen) > settings.udp,
+        TCP => h.opens() && (failed || found.state & state_bits::ENDING != 0),
+        SCTP => failed || flow::idle(now, found.seen) > settings.established,
+        _ => failed || flow::idle(now, found.seen) > settings.udp,
     }
+}
+
+#[inline(always)]
+fn has_failed<T: Tables>(t: &T, found: &Found) -> bool {
+    match t.real(found.real) {
+        Some(real) => real.flags & real_flags::DOWN != 0,
+        None => false,
+    }
+}
+
+/// A segment of a connection whose real server has failed. When its client is told, the record goes; else it stays, lest
+/// the next segment be one of no connection, which the kernel would reset.
+#[inline(always)]
+fn failure(settings: &Service, found: &Found, table: CellTable) -> Decision {
+    let mut decision = to_server(found, Change::NONE, false);
+    decision.way.to = if settings.flags & service_flags::SILENT == 0 {
+        decision.release = found.index;
+        decision.release_table = table;
+        To::Sender
+    } else {
+        To::Nowhere
+    };
+    decision
 }
 
 /// State bits that a TCP segment sets; `fin` is the sender's.

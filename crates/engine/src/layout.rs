@@ -8,7 +8,7 @@ pub use marca_atomic::{Word32, Word64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Of all layouts in this file: daemon and pinned tables must agree.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 
 /// Limits, each with its reason.
 pub mod limits {
@@ -32,6 +32,8 @@ pub mod limits {
     pub const WATCH_BITS: u32 = 1 << 20;
     /// Neighbours that packets remember, until the kernel knows them: clients that came within about a second.
     pub const NEIGHBOURS: u32 = 4096;
+    /// Groups of clients whose ICMP errors are limited in their rate: each for itself.
+    pub const ANSWERS: u32 = 256;
     /// Prefixes of copied routes: some thousands of VIPs among them. A router with more (a full Internet table has a
     /// million) asks the kernel.
     pub const ROUTES: u32 = 1 << 16;
@@ -124,7 +126,9 @@ record! {
         watch: u32,
         /// Tick from which on the copied routes are not to be used; see [`control_flags::ROUTES`].
         routes_until: u32,
-        spare: [u32; 3],
+        /// Ticks that each of a group's ICMP errors uses up; see [`crate::answer`].
+        answer_ticks: u32,
+        spare: [u32; 2],
     }
 }
 
@@ -284,6 +288,8 @@ pub mod service_flags {
     pub const UDP_STATELESS: u32 = 2;
     /// The client's port is part of what the table hashes.
     pub const HASH_PORT: u32 = 4;
+    /// Clients are not told that their connection's real server has failed.
+    pub const SILENT: u32 = 1 << 8;
 }
 
 record! {
@@ -331,6 +337,8 @@ pub mod real_flags {
     pub const UP: u8 = 2;
     /// Gone from the configuration; only its live connections know it.
     pub const LEAVING: u8 = 4;
+    /// Has failed, and its service does not keep connections to it: see `service_flags::SILENT`.
+    pub const DOWN: u8 = 8;
 }
 
 /// A slot of a table scheduler: the real server in the low 32 bits ([`NO_REAL`]: none), and bits above.

@@ -15,6 +15,7 @@
 //! | decide | [`decide`] | all of the above as one decision, nothing written |
 //! | commit | [`commit`] | the decision's records written |
 //! | forward | [`forward`], [`route`], [`neighbour`] | the frame rewritten, and to which MAC address it goes |
+//! | answer | [`answer`] | the frame made into an answer to its sender, where it goes no further |
 //!
 //! [`path`] walks them, in stages: `fast` for the packets that need no record written, others for the rest.
 #![no_std]
@@ -23,6 +24,7 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod answer;
 pub mod classify;
 pub mod commit;
 pub mod decap;
@@ -42,6 +44,6 @@ pub mod tables;
 pub mod wire;
 
 pub use packet::Packet;
-pub use path::{Between, Outcome, Stage, Turn, Work, act, fast, judge, process};
+pub use path::{Between, Outcome, Stage, Turn, Work, act, fast, judge, process, tell};
 pub use reason::{Action, Reason};
 pub use tables::Tables;

@@ -21,6 +21,10 @@ pub trait Packet {
     #[must_use]
     fn shrink_front(&mut self, by: usize) -> bool;
 
+    /// Cuts the frame off at its end, to `length` bytes; false when it has not as many.
+    #[must_use]
+    fn truncate(&mut self, length: usize) -> bool;
+
     /// Whether the frame has at least `length` bytes, those of a multi-buffer frame's later buffers included.
     fn reaches(&self, length: usize) -> bool;
 

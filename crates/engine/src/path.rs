@@ -2,6 +2,7 @@
 //! what it hands over goes through the other stages. In the kernel each stage is a program and handing over is a tail
 //! call, because a program has 512 bytes of stack; what lies between them is in [`Between`].
 
+use crate::answer::{self, Answer, Ask};
 use crate::classify::{self, Class, Unique};
 use crate::commit;
 use crate::decide::{self, Change, ChangeKind, Decision, To, Way};
@@ -31,6 +32,8 @@ pub enum Stage {
     Judge = 0,
     /// [`act`]: its second half.
     Act = 1,
+    /// [`tell`]: the frame becomes an answer to whoever sent it.
+    Answer = 2,
     /// The way is over.
     Done = u32::MAX,
 }
@@ -63,7 +66,8 @@ pub fn process<P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Outcome {
     loop {
         turn = match turn.stage {
             Stage::Judge => judge(p, t, &mut between),
-            Stage::Act => act(p, t, between.work()),
+            Stage::Act => act(p, t, &mut between),
+            Stage::Answer => tell(p, t, &between),
             Stage::Done => return turn.outcome,
         }
     }
@@ -84,6 +88,9 @@ pub fn fast<P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Turn {
         }
         Err(reason) => Err(reason),
     };
+    if let Err(Reason::TtlExceeded | Reason::TooBig | Reason::ServerFailed) = done {
+        return Turn::to(Stage::Judge);
+    }
     finish(t, done)
 }
 
@@ -110,19 +117,27 @@ pub struct Work {
 pub struct Between {
     headers: Headers,
     work: Work,
+    ask: Ask,
 }
 
 impl Between {
     pub fn new() -> Self {
         let headers = Headers::default();
         let decision = Decision::to_server(0, 0, 0, Change::NONE, false);
-        Self { headers, work: Work { headers, decision, now: 0 } }
+        Self { headers, work: Work { headers, decision, now: 0 }, ask: Ask::NOTHING }
     }
 
     /// Where [`judge`] has put its work.
     #[inline(always)]
     pub fn work(&self) -> &Work {
         &self.work
+    }
+
+    /// Has the packet's sender told something. The packet's headers have been read, and its frame is as it came.
+    #[inline(always)]
+    pub fn ask(&mut self, ask: Ask) -> Turn {
+        self.ask = ask;
+        Turn::to(Stage::Answer)
     }
 }
 
@@ -147,9 +162,23 @@ pub fn judge<P: Packet, T: Tables>(p: &P, t: &mut T, between: &mut Between) -> T
 
 /// The second half of the long way: writes the records and rewrites the frame.
 #[inline(always)]
-pub fn act<P: Packet, T: Tables>(p: &mut P, t: &mut T, work: &Work) -> Turn {
-    let done = carry_out(p, t, work);
+pub fn act<P: Packet, T: Tables>(p: &mut P, t: &mut T, between: &mut Between) -> Turn {
+    let done = carry_out(p, t, &between.work);
+    if let Err(reason) = done {
+        let ask = Ask::of(reason, between.work.decision.way.to);
+        if ask.answer != Answer::Nothing {
+            return between.ask(ask);
+        }
+    }
     finish(t, done)
+}
+
+/// The sender is told why its packet goes no further, if that may be.
+#[inline(always)]
+pub fn tell<P: Packet, T: Tables>(p: &mut P, t: &mut T, between: &Between) -> Turn {
+    let outcome = answer::answer(p, t, &between.headers, &between.ask, between.work.decision.real_index);
+    t.count(outcome.reason);
+    Turn::done(outcome)
 }
 
 #[inline(always)]
@@ -175,7 +204,7 @@ fn send<P: Packet, T: Tables>(
     match way.to {
         To::Server => t.count_in(real, h.length, new),
         To::Client => t.count_out(real, h.length),
-        To::Kernel => {}
+        To::Kernel | To::Sender | To::Nowhere => {}
     }
     Ok(sent)
 }

@@ -124,6 +124,9 @@ pub trait Tables: Sized {
     fn watch(&self, index: u32) -> Option<&Word64>;
     fn neighbour(&self, index: u32) -> Option<&Neighbour>;
 
+    /// Of a group of clients: see [`crate::answer`].
+    fn answers(&self, group: u32) -> Option<&Word64>;
+
     /// Now, in ticks; wraps.
     fn now(&self) -> u32;
     /// The next hop of the longest of the copied routes' prefixes that holds this address.

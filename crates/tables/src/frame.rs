@@ -58,6 +58,15 @@ impl Packet for Frame {
         true
     }
 
+    fn truncate(&mut self, length: usize) -> bool {
+        // As in XDP (`net/core/filter.c`, `bpf_xdp_adjust_tail`).
+        if length < ETHERNET || length > self.bytes.len() {
+            return false;
+        }
+        self.bytes.truncate(length);
+        true
+    }
+
     fn reaches(&self, length: usize) -> bool {
         length <= self.bytes.len()
     }

@@ -133,6 +133,7 @@ pub struct Memory {
     pub templates: Region<Cell>,
     pub watch: Region<Word64>,
     pub neighbours: Region<Neighbour>,
+    pub answers: Region<Word64>,
     /// A copy of the prefix table, which is the one that cannot be mapped.
     pub prefixes: Vec<Prefix>,
 }
@@ -163,6 +164,7 @@ impl Memory {
             templates: Region::on_heap(capacity.templates),
             watch: Region::on_heap(WATCH_WORDS),
             neighbours: Region::on_heap(limits::NEIGHBOURS),
+            answers: Region::on_heap(limits::ANSWERS),
             prefixes: Vec::new(),
         };
         memory.initialise(seed);
@@ -186,6 +188,11 @@ impl Memory {
                 ..Control::default()
             },
         );
+    }
+
+    /// How many ticks of its group's bucket an ICMP error uses up: see `marca_engine::answer`.
+    pub fn set_answer_ticks(&self, ticks: u32) {
+        self.control.set(0, &Control { answer_ticks: ticks, ..self.control() });
     }
 
     /// Until when packets may use the copied routes, in ticks; `holds` false: not at all.

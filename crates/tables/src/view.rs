@@ -127,6 +127,10 @@ impl Tables for View<'_> {
         self.memory.neighbours.at(index)
     }
 
+    fn answers(&self, group: u32) -> Option<&Word64> {
+        self.memory.answers.at(group)
+    }
+
     fn now(&self) -> u32 {
         self.now
     }

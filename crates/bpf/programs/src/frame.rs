@@ -1,7 +1,7 @@
 //! A frame in XDP: the engine's [`Packet`]. All unsafe access to packets is here.
 
 use aya_ebpf::bindings::xdp_md;
-use aya_ebpf::helpers::{bpf_xdp_adjust_head, bpf_xdp_get_buff_len};
+use aya_ebpf::helpers::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len};
 use marca_engine::Packet;
 use marca_engine::packet::FURTHEST;
 
@@ -92,6 +92,15 @@ impl Packet for Frame {
     #[inline(always)]
     fn shrink_front(&mut self, by: usize) -> bool {
         self.adjust(by as i32)
+    }
+
+    #[inline(always)]
+    fn truncate(&mut self, length: usize) -> bool {
+        // SAFETY: the context is valid for the whole run; no packet pointer lives across this.
+        unsafe {
+            let by = length as i32 - bpf_xdp_get_buff_len(self.ctx) as i32;
+            by <= 0 && bpf_xdp_adjust_tail(self.ctx, by) == 0
+        }
     }
 
     #[inline(always)]

@@ -60,6 +60,8 @@ static TEMPLATES: Array<Cell, 8, MMAP> = Array::new();
 static WATCH: Array<Word64, { (limits::WATCH_BITS / 64 * 2) as usize }, MMAP> = Array::new();
 #[btf_map]
 static NEIGHBOURS: Array<Neighbour, { limits::NEIGHBOURS as usize }, MMAP> = Array::new();
+#[btf_map]
+static ANSWERS: Array<Word64, { limits::ANSWERS as usize }, MMAP> = Array::new();
 /// Family, address, and a word of nothing that keeps the values aligned.
 #[btf_map]
 static ROUTES: LpmTrie<[u32; 6], NextHop, { limits::ROUTES as usize }> = LpmTrie::new();
@@ -183,6 +185,11 @@ impl Tables for Maps {
     #[inline(always)]
     fn neighbour(&self, index: u32) -> Option<&Neighbour> {
         NEIGHBOURS.get(index)
+    }
+
+    #[inline(always)]
+    fn answers(&self, group: u32) -> Option<&Word64> {
+        ANSWERS.get(group)
     }
 
     #[inline(always)]

@@ -33,7 +33,17 @@ pub fn marca_act(ctx: XdpContext) -> u32 {
     let mut frame = Frame { ctx: ctx.ctx };
     let mut maps = Maps::new(&frame);
     let Some(between) = between() else { return xdp_action::XDP_ABORTED };
-    let turn = marca_engine::act(&mut frame, &mut maps, between.work());
+    let turn = marca_engine::act(&mut frame, &mut maps, between);
+    go_on(&ctx, &frame, turn)
+}
+
+/// The sender is told why its packet goes no further.
+#[xdp(frags)]
+pub fn marca_tell(ctx: XdpContext) -> u32 {
+    let mut frame = Frame { ctx: ctx.ctx };
+    let mut maps = Maps::new(&frame);
+    let Some(between) = between() else { return xdp_action::XDP_ABORTED };
+    let turn = marca_engine::tell(&mut frame, &mut maps, between);
     go_on(&ctx, &frame, turn)
 }
 

@@ -112,6 +112,7 @@ impl Maps {
             templates: region(dir, "TEMPLATES", capacity.templates)?,
             watch: region(dir, "WATCH", WATCH_WORDS)?,
             neighbours: region(dir, "NEIGHBOURS", limits::NEIGHBOURS)?,
+            answers: region(dir, "ANSWERS", limits::ANSWERS)?,
             prefixes: Vec::new(),
         };
         let found = memory.control().version;
@@ -282,6 +283,10 @@ pub struct DataPlane {
     ebpf: Ebpf,
 }
 
+/// A group of clients gets an ICMP error each so often, after a burst: 10 a second, not far from what a host's kernel
+/// gives one peer. All groups together cannot be made to send more than a few thousand a second.
+const ANSWERS_EACH: Duration = Duration::from_millis(100);
+
 impl DataPlane {
     /// Loads the programs with the maps below `dir`, which are made when they are not there; `capacity` and `seed` are
     /// for that case. What is attached goes on as it was until [`DataPlane::attach`].
@@ -315,6 +320,7 @@ impl DataPlane {
         let mut plane = Self { maps, adopted, clock: Clock { hz: 250 }, dir, ebpf };
         plane.load_programs()?;
         plane.clock = plane.measure_clock()?;
+        plane.maps.memory.set_answer_ticks(plane.clock.ticks(ANSWERS_EACH));
         Ok(plane)
     }
 

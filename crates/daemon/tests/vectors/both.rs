@@ -11,6 +11,7 @@ use marca_engine::decap::{Policy, decapsulate};
 use marca_engine::flow::{self, Key};
 use marca_engine::layout::{
     Address, AddressCell, Cell, Condition, Destination, PortCell, RangeCell, Real, Server, ServiceCell, Vip, limits,
+    real_flags,
 };
 use marca_engine::reason::Action;
 use marca_engine::tables::Route;
@@ -114,6 +115,8 @@ impl Both {
         let mut prefixes = Vec::new();
         for memory in [&self.native, &self.kernel.plane.maps.memory] {
             services::write(memory, &self.plan, &self.ids, clock).unwrap();
+            // Never again in a run, lest it depend on the clock which answers are given.
+            memory.set_answer_ticks(NEVER_AGAIN);
             for number in 0..CAPACITY.reals {
                 let real = memory.reals.get(number).unwrap();
                 if real.family != 0 {
@@ -148,6 +151,13 @@ impl Both {
                     for number in 0..CAPACITY.reals {
                         let real = memory.reals.get(number).unwrap();
                         memory.reals.set(number, &Real { method: UNKNOWN_METHOD, ..real });
+                    }
+                }
+                Tamper::Failed => {
+                    for number in 0..CAPACITY.reals {
+                        let real = memory.reals.get(number).unwrap();
+                        let flags = (real.flags | real_flags::DOWN) & !real_flags::UP;
+                        memory.reals.set(number, &Real { flags, ..real });
                     }
                 }
                 Tamper::NoHeadroom => self.reserved = METADATA,
@@ -268,6 +278,9 @@ impl Both {
     }
 }
 
+/// As many ticks as no run lasts, of which a bucket holds some.
+const NEVER_AGAIN: u32 = 1 << 24;
+
 /// A valid cell's stamp.
 const VALID: u32 = 2;
 const UNKNOWN_METHOD: u8 = 99;
@@ -351,7 +364,7 @@ fn clear(memory: &Memory) {
         cell.stamp.set(0);
         cell.key.iter().chain([&cell.owner, &cell.state]).for_each(|word| word.set(0));
     }
-    for words in [&memory.slots, &memory.cursors, &memory.watch] {
+    for words in [&memory.slots, &memory.cursors, &memory.watch, &memory.answers] {
         (0..words.len()).filter_map(|i| words.at(i)).for_each(|word| word.set(0));
     }
     for load in (0..memory.loads.len()).filter_map(|i| memory.loads.at(i)) {

@@ -58,6 +58,8 @@ pub enum Tamper {
     FullFlows,
     /// The real servers have a forwarding method that does not exist.
     UnknownMethod,
+    /// Every real server has failed.
+    Failed,
     /// The driver leaves no room in front of the next packet.
     NoHeadroom,
 }
@@ -131,6 +133,7 @@ fn step(text: &str, configuration: &impl Fn(&str) -> String, arrival: &impl Fn(&
         Some(("load", name)) => Step::Load(configuration(name)),
         Some(("tamper", "full-flows")) => Step::Tamper(Tamper::FullFlows),
         Some(("tamper", "unknown-method")) => Step::Tamper(Tamper::UnknownMethod),
+        Some(("tamper", "failed")) => Step::Tamper(Tamper::Failed),
         Some(("tamper", "no-headroom")) => Step::Tamper(Tamper::NoHeadroom),
         Some(("tamper", other)) => panic!("nothing is tampered with by `{other}`"),
         _ => Step::Packet(arrival(text)),

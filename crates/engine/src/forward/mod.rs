@@ -36,11 +36,13 @@ pub struct Sent {
     pub interface: u32,
 }
 
-/// Rewrites the frame for its way, to or from this real server.
+/// Rewrites the frame for its way, to or from this real server. The frame is as it was when the answer is
+/// [`Reason::TtlExceeded`], [`Reason::TooBig`] or [`Reason::ServerFailed`].
 #[inline(always)]
 pub fn forward<P: Packet, T: Tables>(p: &mut P, t: &T, h: &Headers, real: u32, way: &Way) -> Result<Sent, Reason> {
     match way.to {
         To::Kernel => Err(Reason::NotOurs),
+        To::Sender | To::Nowhere => Err(Reason::ServerFailed),
         To::Server => match t.real(real) {
             Some(real) => to_server(p, t, h, &real, way.port),
             None => Err(Reason::Inconsistent),
@@ -52,7 +54,7 @@ pub fn forward<P: Packet, T: Tables>(p: &mut P, t: &T, h: &Headers, real: u32, w
 #[inline(always)]
 fn to_client<P: Packet, T: Tables>(p: &mut P, t: &T, h: &Headers, way: &Way) -> Result<Sent, Reason> {
     if h.ttl <= 1 {
-        return Err(Reason::TtlExceeded);
+        return Err(Reason::ReplyTtl);
     }
     let query = RouteQuery { family: h.family, source: way.vip, destination: h.destination, interface: p.interface() };
     let leaving = route::find(t, &query);
@@ -76,14 +78,19 @@ fn to_client<P: Packet, T: Tables>(p: &mut P, t: &T, h: &Headers, way: &Way) -> 
 
 #[inline(always)]
 fn to_server<P: Packet, T: Tables>(p: &mut P, t: &T, h: &Headers, real: &Real, port: u16) -> Result<Sent, Reason> {
+    if real.flags & (real_flags::RESOLVED | real_flags::DOWN) != real_flags::RESOLVED {
+        if real.flags & real_flags::DOWN != 0 {
+            return Err(Reason::ServerFailed);
+        }
+        if real.method != LOCAL {
+            if real.interface != 0 {
+                neighbour::ask(t, real.family, real.interface, &real.address);
+            }
+            return Err(Reason::NoNeighbour);
+        }
+    }
     if real.method == LOCAL {
         return Ok(Sent { reason: Reason::Local, interface: 0 });
-    }
-    if real.flags & real_flags::RESOLVED == 0 {
-        if real.interface != 0 {
-            neighbour::ask(t, real.family, real.interface, &real.address);
-        }
-        return Err(Reason::NoNeighbour);
     }
     if h.ttl <= 1 {
         return Err(Reason::TtlExceeded);

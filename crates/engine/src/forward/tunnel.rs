@@ -4,22 +4,19 @@ use super::write;
 use crate::layout::{Real, V4};
 use crate::packet::Packet;
 use crate::reason::Reason;
-use crate::wire::checksum::fold;
-use crate::wire::{ETHERNET, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Headers, IPPROTO_IPIP, IPPROTO_IPV6, put_word, word};
+use crate::wire::emit::{self, IPV4_HEADER, IPV6_HEADER, Ip};
+use crate::wire::{ETHERNET, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Headers, IPPROTO_IPIP, IPPROTO_IPV6};
 
 /// Length of the outer header.
-pub const OUTER_V4: usize = 20;
+pub const OUTER_V4: usize = IPV4_HEADER;
 /// See [`OUTER_V4`].
-pub const OUTER_V6: usize = 40;
-/// RFC 2003 §3.1 and IANA's recommended default (RFC 1700) for a new header's time to live.
-const OUTER_TTL: u8 = 64;
+pub const OUTER_V6: usize = IPV6_HEADER;
 
 /// Adds the outer header; lowers the inner time to live, as the tunnel's entry forwards the packet (RFC 2003 §3.1).
 #[inline(always)]
 pub fn encapsulate<P: Packet>(p: &mut P, h: &Headers, real: &Real) -> Result<(), Reason> {
     let outer = if real.family == V4 { OUTER_V4 } else { OUTER_V6 };
-    let length = h.length + outer as u32;
-    if length > u32::from(u16::MAX) || (real.mtu != 0 && length > u32::from(real.mtu)) {
+    if h.length > inner_mtu(real) {
         return Err(Reason::TooBig);
     }
     super::age(p, h)?;
@@ -32,39 +29,17 @@ pub fn encapsulate<P: Packet>(p: &mut P, h: &Headers, real: &Real) -> Result<(),
     let ethertype = if real.family == V4 { ETHERTYPE_IPV4 } else { ETHERTYPE_IPV6 };
     write(p, l3 - 2, ethertype.to_be_bytes())?;
     let inner = if h.family == V4 { IPPROTO_IPIP } else { IPPROTO_IPV6 };
-    if real.family == V4 {
-        let mut b = [0u8; OUTER_V4];
-        b[0] = 0x45;
-        b[1] = h.tos;
-        [b[2], b[3]] = (length as u16).to_be_bytes();
-        // Don't fragment: what is too large is refused above. An identification is not needed then (RFC 6864 §4.1).
-        b[6] = 0x40;
-        b[8] = OUTER_TTL;
-        b[9] = inner;
-        put_word(&mut b, 12, real.source.0[3]);
-        put_word(&mut b, 16, real.address.0[3]);
-        let sum = u64::from(word(&b, 0))
-            + u64::from(word(&b, 4))
-            + u64::from(word(&b, 8))
-            + u64::from(word(&b, 12))
-            + u64::from(word(&b, 16));
-        [b[10], b[11]] = (!fold(sum)).to_ne_bytes();
-        write(p, l3, b)
-    } else {
-        let mut b = [0u8; OUTER_V6];
-        b[0] = 0x60 | h.tos >> 4;
-        b[1] = h.tos << 4;
-        [b[4], b[5]] = (h.length as u16).to_be_bytes();
-        b[6] = inner;
-        b[7] = OUTER_TTL;
-        let mut i = 0;
-        while i < 4 {
-            put_word(&mut b, 8 + 4 * i, real.source.0[i]);
-            put_word(&mut b, 24 + 4 * i, real.address.0[i]);
-            i += 1;
-        }
-        write(p, l3, b)
-    }
+    // Don't fragment: what is too large is refused above.
+    let ip =
+        Ip { source: real.source, destination: real.address, tos: h.tos, protocol: inner, payload: h.length as u16 };
+    if real.family == V4 { write(p, l3, emit::v4(&ip)) } else { write(p, l3, emit::v6(&ip)) }
+}
+
+/// The largest packet that the way to a real server takes behind the outer header.
+#[inline(always)]
+pub fn inner_mtu(real: &Real) -> u32 {
+    let mtu = if real.mtu == 0 { u16::MAX } else { real.mtu };
+    u32::from(mtu).saturating_sub(if real.family == V4 { OUTER_V4 } else { OUTER_V6 } as u32)
 }
 
 /// After growing by `by` bytes: moves the VLAN tags and the ethertype to the new front. The MAC addresses are written

@@ -5,6 +5,7 @@
 //! **Not supported:** fragments (passed up), IPv6 jumbograms (RFC 2675: passed up as malformed).
 
 pub mod checksum;
+pub mod emit;
 
 use crate::layout::{Address, SCTP, TCP, UDP, V4, V6, limits};
 use crate::packet::{FURTHEST, Packet};

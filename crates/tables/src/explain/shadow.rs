@@ -21,6 +21,7 @@ pub(super) struct Shadow<'a> {
     cursors: Copies<Word64>,
     watch: Copies<Word64>,
     neighbours: Copies<Neighbour>,
+    answers: Copies<Word64>,
 }
 
 impl<'a> Shadow<'a> {
@@ -34,6 +35,7 @@ impl<'a> Shadow<'a> {
             cursors: Copies::default(),
             watch: Copies::default(),
             neighbours: Copies::default(),
+            answers: Copies::default(),
         }
     }
 
@@ -185,6 +187,10 @@ impl Tables for Shadow<'_> {
             asked: copy_word(&neighbour.asked),
         };
         self.neighbours.at(index, || self.view.neighbour(index).map(copy))
+    }
+
+    fn answers(&self, group: u32) -> Option<&Word64> {
+        self.answers.at(group, || self.view.answers(group).map(copy_word))
     }
 
     fn now(&self) -> u32 {

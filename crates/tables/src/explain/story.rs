@@ -225,9 +225,17 @@ impl<'a> Story<'a> {
         if outcome.reason != Reason::TableFull {
             self.records(d);
         }
+        if matches!(outcome.reason, Reason::Reset | Reason::TimeExceeded | Reason::FragmentationNeeded) {
+            self.say("It becomes an answer to its sender, and goes back the way it came.".into());
+        }
         match d.way.to {
             To::Server => self.forwarded(h, d, outcome),
             To::Client => self.replied(h, d, outcome),
+            To::Sender => self.say(format!(
+                "{} has failed: the client is told that its connection is over, and the record goes.",
+                self.names.real(d.real_index)
+            )),
+            To::Nowhere => self.say(format!("{} has failed.", self.names.real(d.real_index))),
             To::Kernel => self.say(format!(
                 "It is of a client's connection straight to {}, past the VIP; it is recorded, lest replies be taken for \
                  the service's.",
@@ -273,7 +281,7 @@ impl<'a> Story<'a> {
         if real.method == LOCAL {
             return;
         }
-        if outcome.action() == Action::Send && !self.pretend {
+        if outcome.action() == Action::Send && outcome.interface == real.interface && !self.pretend {
             self.say(format!(
                 "It leaves on {} to {}.",
                 self.names.interface(real.interface),
