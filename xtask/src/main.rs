@@ -4,6 +4,7 @@ mod bench;
 mod bpf;
 mod demo;
 mod fuzz;
+mod guest;
 mod process;
 mod test;
 
@@ -38,6 +39,9 @@ enum Task {
         #[arg(long, default_value_t = 600)]
         seconds: u64,
     },
+    /// Boots Debian 12 with its kernel 6.1, which has IPVS, in an emulated machine (needs root)
+    #[command(subcommand)]
+    Guest(guest::Guest),
     /// Measures (needs root)
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -50,6 +54,7 @@ fn main() -> Result<()> {
         Task::Bpf { verify: true, .. } => bench::verify(),
         Task::Bpf { check, .. } => bpf::run(check),
         Task::Fuzz { target, seconds } => fuzz::run_target(&target, seconds),
+        Task::Guest(guest) => guest::run(guest),
         Task::Bench(bench) => bench::run(bench),
     }
 }
