@@ -5,9 +5,19 @@ use anyhow::{Context, Result};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-/// Debian packages of the tests' peers and of what they look with.
-const PACKAGES: &[&str] =
-    &["curl", "ethtool", "iproute2", "iputils-ping", "nginx-light", "openssl", "python3", "util-linux"];
+/// Debian packages of the tests' peers, of what they look with, and of the guest with the oldest kernel.
+const PACKAGES: &[&str] = &[
+    "curl",
+    "ethtool",
+    "iproute2",
+    "iputils-ping",
+    "mmdebstrap",
+    "nginx-light",
+    "openssl",
+    "python3",
+    "qemu-system-x86",
+    "util-linux",
+];
 
 /// Checks and tests, in the order in which faults are cheapest to find.
 pub fn test() -> Result<()> {
@@ -28,6 +38,7 @@ pub fn test() -> Result<()> {
         doc.args(["doc", "--workspace", "--no-deps", "--document-private-items", "--quiet"]);
         run(doc.env("RUSTDOCFLAGS", "--deny warnings"))
     })?;
+    step("the oldest kernel", crate::guest::check)?;
     step("demonstration", || run(cargo().args(["run", "--quiet", "--package", "xtask", "--", "demo", "--once"])))
 }
 

@@ -7,6 +7,7 @@ mod peers;
 mod persistence;
 mod refusal;
 mod reload;
+mod selftest;
 mod services;
 mod site;
 mod survival;

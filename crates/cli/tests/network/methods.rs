@@ -50,14 +50,14 @@ fn tunnels_of_ipv6_in_ipv4() {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Family {
+pub enum Family {
     V4,
     V6,
 }
-use Family::{V4, V6};
+pub use Family::{V4, V6};
 
 impl Family {
-    fn of(self, pair: DualStack) -> IpAddr {
+    pub fn of(self, pair: DualStack) -> IpAddr {
         match self {
             V4 => pair.v4.into(),
             V6 => pair.v6.into(),
@@ -232,7 +232,7 @@ impl Wire {
 /// A client's full packet of 1500 bytes does not fit through the tunnel, and the director does not tell clients so yet.
 /// The client must go on sending such packets, so the LAN between director and servers carries larger ones, as it
 /// does in places that use tunnels in earnest.
-fn prepare_tunnel(site: &Site, outer: Family) {
+pub fn prepare_tunnel(site: &Site, outer: Family) {
     let larger = |interface: &str| format!("link set {interface} mtu {TUNNEL_MTU}");
     let ports: Vec<String> = (1..=site.net.servers().len()).map(|number| format!("server{number}")).collect();
     let ports = ports.iter().map(String::as_str).chain(["director", "lan"]);
