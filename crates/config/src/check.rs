@@ -17,6 +17,7 @@ pub(crate) fn check(draft: &Draft) -> Vec<Diagnostic> {
         servers::check(each, &draft.marks, &mut found);
     }
     claims::check(&draft.services, &mut found);
+    claims::outbound(&draft.services, &draft.marks, &mut found);
     marks::check(draft, &mut found);
     found
 }

@@ -105,6 +105,7 @@ pub(crate) struct ServiceDraft {
     pub forward: Field<Forward>,
     pub timeouts: Timeouts,
     pub udp: Field<Udp>,
+    pub outbound: List<PortMatch>,
     pub servers: Vec<ServerDraft>,
     /// A server is not among `servers`: its table was refused as a whole.
     pub servers_incomplete: bool,
@@ -193,6 +194,7 @@ fn finish_service(service: &ServiceDraft, marks: &[MarkDraft]) -> Service {
         forward: service.forward.value().unwrap_or(Forward::Nat),
         timeouts: service.timeouts,
         udp: service.udp.value().unwrap_or_default(),
+        outbound: service.outbound.to_vec(),
         servers: service.servers.iter().map(finish_server).collect(),
     }
 }

@@ -227,6 +227,13 @@ pub const KEYS: &[Key] = &[
         "Whether datagrams are remembered; `stateless` needs the scheduler `sh` or `maglev`.",
     ),
     key(
+        "service.*.outbound",
+        "a port such as \"tcp/20\" or a list of them",
+        Default("none"),
+        r#"["tcp/20"]"#,
+        "The ports from which real servers under NAT open connections with the address of the service's first VIP.",
+    ),
+    key(
         "service.*.timeouts",
         "a table",
         Optional,

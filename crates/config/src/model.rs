@@ -188,6 +188,8 @@ pub struct Service {
     pub forward: Forward,
     pub timeouts: Timeouts,
     pub udp: Udp,
+    /// Single TCP and UDP ports from which real servers open connections as the service's first VIP. NAT only.
+    pub outbound: Vec<PortMatch>,
     /// In the order of the file; at least one; names unique within the service.
     pub servers: Vec<Server>,
 }

@@ -33,6 +33,8 @@ pub struct Plan {
     pub destinations: Vec<DestinationPlan>,
     /// What a real server's port means when a packet leaves it, under NAT.
     pub replies: BTreeMap<ReplyPort, Reply>,
+    /// Ports from which real servers under NAT open connections as a VIP.
+    pub outbound: BTreeMap<ReplyPort, Outbound>,
     /// Real servers under NAT whose other ports may mean something, too: some service has ranges or wide prefixes.
     pub range_nodes: BTreeSet<IpAddr>,
     /// The addresses that the director puts on its outside interfaces.
@@ -102,6 +104,15 @@ pub struct Outcome {
     pub service: ServiceIndex,
     /// The real servers' port; None keeps the packet's.
     pub target: Option<u16>,
+    /// Only for connections that a real server has opened or announced.
+    pub expected: bool,
+}
+
+/// As whom a real server opens connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outbound {
+    pub service: ServiceIndex,
+    pub vip: IpAddr,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -5,7 +5,7 @@
 
 use crate::hash;
 use crate::layout::{
-    Address, Control, Target, V4, V6, control_flags, limits, node_flags, node_port_key, port_key, target_flags,
+    Address, Control, NO_REAL, Target, V4, V6, control_flags, limits, node_flags, node_port_key, port_key, target_flags,
 };
 use crate::layout::{SCTP, TCP, UDP};
 use crate::reason::Reason;
@@ -26,10 +26,24 @@ pub struct Party {
 /// What a packet is to the director.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
-    /// From a client to a member of a service; `port` is the real servers' port.
-    Request { service: u32, port: u16 },
+    /// From a client to a member of a service; `port` is the real servers' port. `expected`: a member only if the
+    /// connection is recorded or announced.
+    Request { service: u32, port: u16, expected: bool },
     /// From a real server; `unique` when its port is of one service, VIP and port only.
-    Reply { unique: Option<Unique> },
+    Reply { unique: Option<Unique>, outbound: Outbound },
+}
+
+/// As whom a real server may open connections from the port of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outbound {
+    /// [`NO_REAL`]: as itself, which is no business of the director's.
+    pub real: u32,
+    /// Index into the VIP table.
+    pub vip: u32,
+}
+
+impl Outbound {
+    pub const NONE: Self = Self { real: NO_REAL, vip: 0 };
 }
 
 /// The only thing that a real server's port can mean.
@@ -102,16 +116,20 @@ pub fn class<T: Tables>(t: &T, control: &Control, party: &Party, h: &Headers, in
         let target = member(t, control, party.destination, h)?;
         let target = conditions(t, target, h, interface)?;
         let port = if target.port != 0 { target.port } else { h.destination_port };
-        t.note(Step::Member { service: target.owner, port });
-        return Ok(Class::Request { service: target.owner, port });
+        let expected = target.flags & target_flags::EXPECTED != 0;
+        t.note(Step::Member { service: target.owner, port, expected });
+        return Ok(Class::Request { service: target.owner, port, expected });
     }
     match exact(t, control, node_port_key(party.node, h.protocol, h.source_port)) {
         Some(target) if target.flags & target_flags::UNIQUE != 0 => {
             let unique = Unique { service: target.owner, vip: target.vip, port: target.port };
-            Ok(Class::Reply { unique: Some(unique) })
+            Ok(Class::Reply { unique: Some(unique), outbound: Outbound::NONE })
         }
-        Some(_) => Ok(Class::Reply { unique: None }),
-        None if party.flags & node_flags::RANGES != 0 => Ok(Class::Reply { unique: None }),
+        Some(target) if target.flags & target_flags::OUTBOUND != 0 => {
+            Ok(Class::Reply { unique: None, outbound: Outbound { real: target.owner, vip: target.vip } })
+        }
+        Some(_) => Ok(Class::Reply { unique: None, outbound: Outbound::NONE }),
+        None if party.flags & node_flags::RANGES != 0 => Ok(Class::Reply { unique: None, outbound: Outbound::NONE }),
         None => Err(Reason::NotAReply),
     }
 }

@@ -9,8 +9,7 @@ use crate::schedule;
 use crate::tables::{CellTable, Tables};
 use crate::wire::Headers;
 
-/// A new connection's key and record are made of the packet's headers, so `h` is the client's packet whenever the
-/// decision opens or promotes.
+/// A new connection's key and record are made of the packet's headers, and of where it goes.
 #[inline(always)]
 pub fn commit<T: Tables>(t: &T, control: &Control, h: &Headers, d: &Decision, now: u32) -> Result<(), Reason> {
     if d.release != NO_RECORD {
@@ -45,8 +44,8 @@ pub fn commit<T: Tables>(t: &T, control: &Control, h: &Headers, d: &Decision, no
 fn open<T: Tables>(t: &T, control: &Control, h: &Headers, d: &Decision, now: u32) -> Result<(), Reason> {
     let (table, state) = (d.change.table, d.change.to);
     // A slot that asks no records has none that differ from it: so first the slot, then the record.
-    let differs = d.table && differs(t, control, h, d, state);
-    let key = decide::key(h);
+    let key = decide::key_of(h, &d.way);
+    let differs = d.table && differs(t, control, &key, d, state);
     let record = Record { real: d.real_index, service: d.service, state, seen: now };
     let when_full = if table == CellTable::HalfOpen { WhenFull::Evict } else { WhenFull::Refuse };
     let inserted = flow::insert(t, control, table, &key, &record, when_full);
@@ -54,6 +53,8 @@ fn open<T: Tables>(t: &T, control: &Control, h: &Headers, d: &Decision, now: u32
         Place::Free => {}
         Place::Evicted => gone(t, inserted.real, inserted.state),
         // The table still says where its packets go; and what goes past the VIP is not held up.
+        // Only a record knows of a connection that the real server has opened.
+        Place::Full if state & state_bits::OUTBOUND != 0 => return Err(Reason::TableFull),
         Place::Full if d.table && (!differs || state & state_bits::DIRECT != 0) => return Ok(()),
         Place::Full => return Err(Reason::TableFull),
     }
@@ -74,9 +75,9 @@ fn open<T: Tables>(t: &T, control: &Control, h: &Headers, d: &Decision, now: u32
 
 /// Whether the connection's record says something else than its slot; the slot's packets ask records then.
 #[inline(always)]
-fn differs<T: Tables>(t: &T, control: &Control, h: &Headers, d: &Decision, state: u64) -> bool {
+fn differs<T: Tables>(t: &T, control: &Control, key: &Key, d: &Decision, state: u64) -> bool {
     if let Some(settings) = t.service(d.service)
-        && let Some(view) = schedule::slot(t, control, &settings, h.family, &h.source, h.source_port)
+        && let Some(view) = schedule::slot(t, control, &settings, key.family, &key.client, key.client_port)
         && (view.real != d.real_index || state & state_bits::DIRECT != 0)
         && let Some(slot) = t.slot(view.index)
     {
@@ -90,7 +91,7 @@ fn differs<T: Tables>(t: &T, control: &Control, h: &Headers, d: &Decision, state
 fn promote<T: Tables>(t: &T, control: &Control, h: &Headers, d: &Decision, now: u32) {
     let (index, state) = (d.change.index, d.change.to);
     let record = Record { real: d.real_index, service: d.service, state, seen: now };
-    let inserted = flow::insert(t, control, CellTable::Flows, &decide::key(h), &record, WhenFull::Refuse);
+    let inserted = flow::insert(t, control, CellTable::Flows, &decide::key_of(h, &d.way), &record, WhenFull::Refuse);
     // No room: it goes on as a half-open one, which is found as well but may be pushed out.
     if inserted.place == Place::Free {
         if let Some(load) = t.load(d.real_index)
@@ -123,26 +124,8 @@ fn update<T: Tables>(t: &T, control: &Control, h: &Headers, d: &Decision, now: u
         load.active.sub(1);
         load.inactive.add(1);
     }
-    if d.table {
-        let key = match d.way.to {
-            To::Server => decide::key(h),
-            To::Client => reply_key(h, d.way.vip, d.way.port),
-            To::Kernel | To::Sender | To::Nowhere => return,
-        };
-        watch::set(t, key.hash(control.seed, to as u16));
-    }
-}
-
-/// The connection's key, of a packet from the real server.
-#[inline(always)]
-fn reply_key(h: &Headers, vip: crate::layout::Address, vip_port: u16) -> Key {
-    Key {
-        client: h.destination,
-        vip,
-        client_port: h.destination_port,
-        vip_port,
-        protocol: h.protocol,
-        family: h.family,
+    if d.table && matches!(d.way.to, To::Server | To::Client) {
+        watch::set(t, decide::key_of(h, &d.way).hash(control.seed, to as u16));
     }
 }
 

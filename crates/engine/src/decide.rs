@@ -1,6 +1,6 @@
 //! What to do with a packet, and what to remember of it. Reads tables, writes nothing: [`crate::commit`] does.
 
-use crate::classify::{Class, Unique};
+use crate::classify::{Class, Outbound, Unique};
 use crate::flow::{self, Found, FromClient, FromServer, Key, NO_RECORD};
 use crate::layout::{Address, Control, NO_REAL, SCTP, Service, TCP, UDP, real_flags, service_flags, state_bits};
 use crate::persist;
@@ -157,12 +157,28 @@ impl Remember {
 #[inline(always)]
 pub fn decide<T: Tables>(t: &T, control: &Control, h: &Headers, class: &Class, now: u32) -> Result<Decision, Reason> {
     match class {
-        Class::Request { service, port } => request(t, control, h, *service, *port, now),
-        Class::Reply { unique } => reply(t, control, h, *unique),
+        Class::Request { service, port, expected } => request(t, control, h, *service, *port, *expected, now),
+        Class::Reply { unique, outbound } => reply(t, control, h, *unique, outbound),
     }
 }
 
-/// The key of a client's connection.
+/// The key of the packet's connection, wherever it goes.
+#[inline(always)]
+pub fn key_of(h: &Headers, way: &Way) -> Key {
+    if way.to != To::Client {
+        return key(h);
+    }
+    Key {
+        client: h.destination,
+        vip: way.vip,
+        client_port: h.destination_port,
+        vip_port: way.port,
+        protocol: h.protocol,
+        family: h.family,
+    }
+}
+
+/// The key of a client's connection, of its own packet.
 #[inline(always)]
 pub fn key(h: &Headers) -> Key {
     Key {
@@ -182,6 +198,7 @@ fn request<T: Tables>(
     h: &Headers,
     service: u32,
     port: u16,
+    expected: bool,
     now: u32,
 ) -> Result<Decision, Reason> {
     let Some(settings) = t.service(service) else { return Err(Reason::Inconsistent) };
@@ -193,7 +210,7 @@ fn request<T: Tables>(
     if let Some(slot) = &slot {
         t.note(Step::Slot { index: slot.index, real: slot.real, record: slot.record });
     }
-    let stateless = h.protocol == UDP && settings.flags & service_flags::UDP_STATELESS != 0;
+    let stateless = h.protocol == UDP && settings.flags & service_flags::UDP_STATELESS != 0 && !expected;
     let key = key(h);
     let mut release = NO_RECORD;
     let mut release_table = CellTable::Flows;
@@ -224,7 +241,7 @@ fn request<T: Tables>(
                     return Ok(failure(&settings, &found, CellTable::HalfOpen));
                 } else {
                     let mut decision = to_server(&found, half_open(h, &found), table);
-                    if decision.change.kind == ChangeKind::Promote {
+                    if decision.change.kind == ChangeKind::Promote && found.state & state_bits::OUTBOUND == 0 {
                         decision.template = proved(t, control, service, &settings, h, now);
                     }
                     return Ok(decision);
@@ -232,6 +249,9 @@ fn request<T: Tables>(
             }
         }
         t.note(Step::NoFlow);
+    }
+    if expected {
+        return Err(Reason::NotMember);
     }
     if h.protocol == TCP && !h.opens() {
         // Without a record, the table still says where it belongs; without a table nothing does, and the kernel, which
@@ -334,7 +354,8 @@ fn half_open(h: &Headers, found: &Found) -> Change {
     let ended = closing(h, state_bits::FIN_CLIENT);
     if h.tcp_flags & RST != 0 {
         Change::update(CellTable::HalfOpen, found.index, found.state, found.state | ended)
-    } else if h.tcp_flags & (SYN | ACK) == ACK {
+    } else if h.tcp_flags & (SYN | ACK) == if found.state & state_bits::OUTBOUND != 0 { SYN | ACK } else { ACK } {
+        // Whoever was asked has proved to be there: the client by its answer to a SYN-ACK, or to the real server's SYN.
         Change {
             kind: ChangeKind::Promote,
             to: found.state & !state_bits::HALF_OPEN | ended,
@@ -366,7 +387,13 @@ fn to_server(found: &Found, change: Change, table: bool) -> Decision {
 }
 
 #[inline(always)]
-fn reply<T: Tables>(t: &T, control: &Control, h: &Headers, unique: Option<Unique>) -> Result<Decision, Reason> {
+fn reply<T: Tables>(
+    t: &T,
+    control: &Control,
+    h: &Headers,
+    unique: Option<Unique>,
+    outbound: &Outbound,
+) -> Result<Decision, Reason> {
     let m = FromServer::new(h, control.seed);
     let mut table = CellTable::Flows;
     let mut found = flow::find(t, control, table, &m);
@@ -374,14 +401,26 @@ fn reply<T: Tables>(t: &T, control: &Control, h: &Headers, unique: Option<Unique
         table = CellTable::HalfOpen;
         found = flow::find(t, control, table, &m);
     }
-    if !found.exists() {
+    if found.exists() {
+        t.note(Step::Flow { table, real: found.real, state: found.state });
+    } else {
         t.note(Step::NoFlow);
+    }
+    // A SYN on the four-tuple of a closed connection is a new one's.
+    let opens = if h.protocol == TCP {
+        h.opens() && (!found.exists() || found.state & state_bits::ENDING != 0)
+    } else {
+        !found.exists()
+    };
+    if opens && outbound.real != NO_REAL {
+        return open_outbound(t, control, h, outbound);
+    }
+    if !found.exists() {
         let (real, way) = stateless_reply(t, control, h, unique)?;
         let mut decision = Decision::to_server(0, real, 0, Change::NONE, true);
         decision.way = way;
         return Ok(decision);
     }
-    t.note(Step::Flow { table, real: found.real, state: found.state });
     let to = found.state | closing(h, state_bits::FIN_SERVER);
     let change = Change::update(table, found.index, found.state, to);
     let by_table = match t.service(found.service) {
@@ -394,6 +433,34 @@ fn reply<T: Tables>(t: &T, control: &Control, h: &Headers, unique: Option<Unique
     } else {
         Way::to_client(found.vip, found.vip_port)
     };
+    Ok(decision)
+}
+
+/// A connection that the real server opens: its peer is the client, and its port the VIP's.
+#[inline(always)]
+fn open_outbound<T: Tables>(t: &T, control: &Control, h: &Headers, outbound: &Outbound) -> Result<Decision, Reason> {
+    let Some(vip) = t.vip(outbound.vip) else { return Err(Reason::Inconsistent) };
+    let Some(real) = t.real(outbound.real) else { return Err(Reason::Inconsistent) };
+    let table = match t.service(real.service) {
+        Some(settings) => settings.flags & service_flags::TABLE != 0,
+        None => false,
+    };
+    t.note(Step::Outbound { real: outbound.real });
+    let state = u64::from(h.source_port) | state_bits::OUTBOUND;
+    let change = match h.protocol {
+        TCP => Change::open(CellTable::HalfOpen, state | state_bits::HALF_OPEN),
+        _ => Change::open(CellTable::Flows, state),
+    };
+    let mut decision = Decision::to_server(real.service, outbound.real, h.source_port, change, table);
+    decision.way = Way::to_client(vip.address, h.source_port);
+    // What the peer knows by the same addresses and ports has ended, whichever real server had it: a SYN says so.
+    let m = FromClient::new(&key_of(h, &decision.way), control.seed, h.source_port);
+    let mut former = flow::find(t, control, CellTable::Flows, &m);
+    if !former.exists() && h.protocol == TCP {
+        decision.release_table = CellTable::HalfOpen;
+        former = flow::find(t, control, CellTable::HalfOpen, &m);
+    }
+    decision.release = former.index;
     Ok(decision)
 }
 

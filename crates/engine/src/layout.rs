@@ -196,6 +196,10 @@ pub mod target_flags {
     /// Replies: will be unique when the connections of a service that left the node are gone. Until then each reply
     /// asks its record; clients that come past the VIP are recorded already.
     pub const UNIQUE_LATER: u32 = 4;
+    /// Destinations: only connections that are recorded, or that a real server has announced, are members.
+    pub const EXPECTED: u32 = 8;
+    /// Replies: the real server may open connections from this port, as the VIP at `vip`; `owner` is its own number.
+    pub const OUTBOUND: u32 = 16;
 }
 
 record! {
@@ -394,6 +398,8 @@ pub mod state_bits {
     pub const DIRECT: u64 = 1 << 20;
     /// Not a connection but a persistence template whose client has not finished a handshake yet.
     pub const TEMPLATE: u64 = 1 << 21;
+    /// The real server has opened it, with the VIP's address.
+    pub const OUTBOUND: u64 = 1 << 28;
     /// Any of the ways to end.
     pub const ENDING: u64 = FIN_CLIENT | FIN_SERVER | RESET;
 }

@@ -232,13 +232,13 @@ fn look<P: Packet, T: Tables>(p: &P, t: &T) -> Result<Option<(Headers, Known)>, 
 /// of an established connection.
 #[inline(always)]
 fn known<T: Tables>(t: &T, control: &Control, h: &Headers, class: &Class) -> Option<Known> {
-    let (service, port) = match *class {
-        Class::Request { service, port } => (service, port),
-        Class::Reply { unique } => return known_reply(t, control, h, unique),
+    let (service, port, expected) = match *class {
+        Class::Request { service, port, expected } => (service, port, expected),
+        Class::Reply { unique, .. } => return known_reply(t, control, h, unique),
     };
     let settings = t.service(service)?;
-    let table = settings.flags & service_flags::TABLE != 0;
-    let stateless = settings.flags & service_flags::UDP_STATELESS != 0;
+    let table = settings.flags & service_flags::TABLE != 0 && !expected;
+    let stateless = settings.flags & service_flags::UDP_STATELESS != 0 && !expected;
     let key = decide::key(h);
     if table && (h.protocol == TCP || (stateless && h.protocol == UDP)) {
         let slot = schedule::slot(t, control, &settings, h.family, &h.source, h.source_port)?;

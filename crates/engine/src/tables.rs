@@ -52,10 +52,16 @@ pub enum Step {
         index: u32,
         holds: bool,
     },
-    /// The destination is a member of a service; the real servers' port.
+    /// The destination is a member of a service; the real servers' port. `expected`: for connections that are recorded
+    /// or announced.
     Member {
         service: u32,
         port: u16,
+        expected: bool,
+    },
+    /// The real server opens a connection with the VIP's address.
+    Outbound {
+        real: u32,
     },
     /// The source is a real server.
     FromServer {

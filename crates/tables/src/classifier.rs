@@ -4,7 +4,7 @@ use crate::ids::Ids;
 use crate::memory::{Memory, Prefix};
 use crate::region::Region;
 use ipnet::IpNet;
-use marca_config::plan::{Candidate, Family, Outcome, Plan, PortPlan, Reply};
+use marca_config::plan::{Candidate, Family, Outbound, Outcome, Plan, PortPlan, Reply};
 use marca_engine::forward::Method;
 use marca_engine::hash;
 use marca_engine::layout::{
@@ -210,7 +210,13 @@ impl Writer<'_> {
     }
 
     fn outcome(&self, outcome: &Outcome) -> Result<Target, WriteError> {
-        Ok(Target { owner: self.service(outcome.service)?, port: outcome.target.unwrap_or(0), ..Target::default() })
+        let flags = if outcome.expected { target_flags::EXPECTED } else { 0 };
+        Ok(Target {
+            owner: self.service(outcome.service)?,
+            port: outcome.target.unwrap_or(0),
+            flags,
+            ..Target::default()
+        })
     }
 
     fn service(&self, index: usize) -> Result<u32, WriteError> {
@@ -226,18 +232,12 @@ impl Writer<'_> {
         for (from, reply) in &self.plan.replies {
             let node = self.node(from.address, 0)?;
             let target = match reply {
-                Reply::Ambiguous => Target::default(),
+                Reply::Ambiguous => match self.plan.outbound.get(from) {
+                    Some(outbound) => self.outbound(from.address, outbound, &mut vips)?,
+                    None => Target::default(),
+                },
                 Reply::Unique { service, vip, port } => {
-                    let vip = match vips.get(vip) {
-                        Some(&index) => index,
-                        None => {
-                            let index = self.place(self.next.vip, "VIP")?;
-                            self.next.vip += 1;
-                            self.memory.vips.set(index, &Vip { address: address(*vip).1 });
-                            vips.insert(*vip, index);
-                            index
-                        }
-                    };
+                    let vip = self.vip(*vip, &mut vips)?;
                     let owner = self.service(*service)?;
                     // A connection that the plan does not know any more may have the same port.
                     let later = leaving.contains(&from.address);
@@ -251,6 +251,32 @@ impl Writer<'_> {
             self.node(ip, node_flags::RANGES)?;
         }
         Ok(())
+    }
+
+    /// Packets from this real server's port may open connections.
+    fn outbound(
+        &mut self,
+        server: IpAddr,
+        outbound: &Outbound,
+        vips: &mut HashMap<IpAddr, u32>,
+    ) -> Result<Target, WriteError> {
+        let service = &self.plan.services[outbound.service];
+        let real = self.ids.real(&service.name, service.family, Some(server));
+        let owner = real.ok_or_else(|| WriteError::NoNumber(server.to_string()))?;
+        let vip = self.vip(outbound.vip, vips)?;
+        Ok(Target { owner, vip, flags: target_flags::OUTBOUND, ..Target::default() })
+    }
+
+    /// The VIP's place in the table of VIPs.
+    fn vip(&mut self, vip: IpAddr, vips: &mut HashMap<IpAddr, u32>) -> Result<u32, WriteError> {
+        if let Some(&index) = vips.get(&vip) {
+            return Ok(index);
+        }
+        let index = self.place(self.next.vip, "VIP")?;
+        self.next.vip += 1;
+        self.memory.vips.set(index, &Vip { address: address(vip).1 });
+        vips.insert(vip, index);
+        Ok(index)
     }
 
     fn node(&mut self, ip: IpAddr, flags: u8) -> Result<u32, WriteError> {

@@ -3,7 +3,7 @@
 //! An exact port beats a range beats `all`, so only claims of the same rank can contradict each other.
 
 use crate::diagnostic::{Diagnostic, quoted};
-use crate::draft::{Located, ServiceDraft};
+use crate::draft::{Located, MarkDraft, ServiceDraft, vips_of};
 use crate::model::{MemberPort, PortMatch, PortRange, Protocol};
 use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
@@ -32,6 +32,33 @@ pub(super) fn check(services: &[ServiceDraft], found: &mut Vec<Diagnostic>) {
                 continue;
             }
             found.push(claimed_twice(vip, &services[first_index], first, again));
+        }
+    }
+}
+
+/// Services whose common server opens connections from one port, as different VIPs.
+pub(super) fn outbound(services: &[ServiceDraft], marks: &[MarkDraft], found: &mut Vec<Diagnostic>) {
+    /// Of services, with the VIP that the peers see.
+    type Openers<'s> = BTreeMap<(IpAddr, PortMatch), (IpAddr, &'s ServiceDraft, &'s Located<PortMatch>)>;
+    let mut openers: Openers<'_> = BTreeMap::new();
+    let mut reported = HashSet::new();
+    for service in services.iter().filter(|service| service.outbound.span.is_some()) {
+        let vips = vips_of(service, marks);
+        for server in service.servers.iter().flat_map(|server| server.addresses.values()) {
+            let Some(vip) = vips.iter().find(|vip| vip.value.is_ipv4() == server.is_ipv4()) else { continue };
+            for port in &service.outbound.items {
+                let opener = openers.entry((*server, port.value)).or_insert((vip.value, service, port));
+                if opener.0 == vip.value || !reported.insert((opener.2.span.start, port.span.start)) {
+                    continue;
+                }
+                let message =
+                    format!("two services open connections from {} of {server}, as different VIPs", port.value);
+                let diagnostic = Diagnostic::error(message)
+                    .at(&port.span, format!("as {}", vip.value))
+                    .also(&opener.2.span, format!("as {}, by {}", opener.0, quoted(&opener.1.name)))
+                    .help("leave the port to one service, or let the servers use another address for each");
+                found.push(diagnostic);
+            }
         }
     }
 }

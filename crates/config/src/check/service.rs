@@ -3,7 +3,7 @@
 use super::claims;
 use crate::diagnostic::{Diagnostic, quoted};
 use crate::draft::{Located, MarkDraft, ServiceDraft, forward_of, vips_of};
-use crate::model::{Forward, MemberPort, Scheduler, Udp};
+use crate::model::{Forward, MemberPort, Protocol, Scheduler, Udp};
 use crate::text::address;
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -14,6 +14,7 @@ pub(super) fn check(service: &ServiceDraft, marks: &[MarkDraft], found: &mut Vec
     unusable_vips_of_a_mark(service, marks, found);
     repeated_ports(&service.ports.items, found);
     targets(service, found);
+    outbound(service, marks, found);
     stateless_udp(service, found);
 }
 
@@ -94,9 +95,7 @@ fn repeated_ports(ports: &[Located<MemberPort>], found: &mut Vec<Diagnostic>) {
 
 /// Only NAT rewrites ports.
 fn targets(service: &ServiceDraft, found: &mut Vec<Diagnostic>) {
-    let other = service.servers.iter().filter_map(|server| forward_of(service, server));
-    let own = service.forward.given().cloned();
-    let Some(forward) = other.chain(own).find(|forward| forward.value != Forward::Nat) else { return };
+    let Some(forward) = other_than_nat(service) else { return };
     let method = match forward.value {
         Forward::Dr => "direct routing leaves ports alone",
         Forward::Tunnel => "a tunnel leaves ports alone",
@@ -109,6 +108,42 @@ fn targets(service: &ServiceDraft, found: &mut Vec<Diagnostic>) {
             .help(format!("{method}; use forward = \"nat\", or leave out the `->`"));
         found.push(diagnostic);
     }
+}
+
+/// Connections that a server opens are rewritten by NAT, to a VIP, and remembered.
+fn outbound(service: &ServiceDraft, marks: &[MarkDraft], found: &mut Vec<Diagnostic>) {
+    let Some(ports) = &service.outbound.span else { return };
+    if let Some(forward) = other_than_nat(service) {
+        let diagnostic = Diagnostic::error("`outbound` needs `nat`")
+            .at(ports, "connections that the servers open")
+            .also(&forward.span, "packets of such servers do not come back through the director")
+            .help("leave `outbound` out: a server that has the VIP on its loopback opens connections as the VIP by itself");
+        found.push(diagnostic);
+    }
+    if service.vips.span.is_none() && !service.mark.is_refused() && vips_of(service, marks).is_empty() {
+        let diagnostic =
+            Diagnostic::error(format!("service {} has no address to open connections with", quoted(&service.name)))
+                .at(ports, "needs a VIP")
+                .help("add the address that peers are to see: vip = [\"192.0.2.10\"]");
+        found.push(diagnostic);
+    }
+    let udp = service.outbound.items.iter().find(|port| port.value.protocol == Protocol::Udp);
+    let stateless = service.udp.given().filter(|udp| udp.value == Udp::Stateless);
+    if let (Some(port), Some(stateless)) = (udp, stateless) {
+        let diagnostic =
+            Diagnostic::error(format!("{} does not go with stateless UDP", quoted(&port.value.to_string())))
+                .at(&port.span, "answers are known by a record")
+                .also(&stateless.span, "nothing is recorded")
+                .help("leave out `udp = \"stateless\"`, or the port");
+        found.push(diagnostic);
+    }
+}
+
+/// A way to reach a server, or all, that is not NAT.
+fn other_than_nat(service: &ServiceDraft) -> Option<Located<Forward>> {
+    let other = service.servers.iter().filter_map(|server| forward_of(service, server));
+    let own = service.forward.given().cloned();
+    other.chain(own).find(|forward| forward.value != Forward::Nat)
 }
 
 fn stateless_udp(service: &ServiceDraft, found: &mut Vec<Diagnostic>) {

@@ -81,6 +81,7 @@ fn read<'t>(reader: &mut Reader<'t>, name: &Spanned<DeString<'t>>, entry: &Entry
         forward: reader.choice(table.take("forward"), "forwarding method", FORWARD_NAMES),
         timeouts: timeouts(reader, table.take("timeouts")),
         udp: reader.choice(table.take("udp"), "way to treat UDP", UDP_NAMES),
+        outbound: reader.some_strings(table.take("outbound"), ports::outbound, "no port"),
         servers_incomplete: servers.iter().any(Option::is_none),
         servers: servers.into_iter().flatten().collect(),
     };

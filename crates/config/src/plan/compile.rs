@@ -6,8 +6,8 @@
 use super::ports::{self, Member, Rule};
 use super::replies;
 use super::services::Services;
-use super::{DestinationPlan, Family, Outcome, Plan, PlanError, ServiceIndex};
-use crate::model::{Config, MemberPort, Selector};
+use super::{DestinationPlan, Family, Outcome, Plan, PlanError, Reply, ServiceIndex};
+use crate::model::{Config, MemberPort, PortMatch, Selector};
 use ipnet::IpNet;
 use std::collections::BTreeMap;
 
@@ -28,9 +28,12 @@ impl Plan {
             let ports = ports::compile(net, &rules.collect::<Vec<_>>(), &each.members)?;
             destinations.push(DestinationPlan { net, ports });
         }
-        let (replies, range_nodes) = replies::collect(&services.plans, &destinations);
+        let (mut replies, range_nodes) = replies::collect(&services.plans, &destinations);
+        let outbound = replies::outbound(config, &services);
+        // What leaves such a port may be of a connection that the real server has opened.
+        replies.extend(outbound.keys().map(|from| (*from, Reply::Ambiguous)));
         let vips = config.services.iter().flat_map(|service| service.selector.vips()).copied().collect();
-        Ok(Plan { services: services.plans, destinations, replies, range_nodes, vips })
+        Ok(Plan { services: services.plans, destinations, replies, outbound, range_nodes, vips })
     }
 }
 
@@ -65,12 +68,22 @@ fn destinations_of(config: &Config, services: &Services) -> BTreeMap<IpNet, Said
                 said.members.extend(ports.iter().map(|port| member(*port, index)));
             }
         }
+        for vip in services.outbound_vips(service) {
+            let said = destinations.entry(IpNet::from(vip)).or_default();
+            if let Some(index) = services.by_place(place, Family::of(vip)) {
+                said.members.extend(service.outbound.iter().map(|port| expected(*port, index)));
+            }
+        }
     }
     destinations
 }
 
 fn member(port: MemberPort, service: ServiceIndex) -> Member {
-    Member { matching: port.matching, outcome: Outcome { service, target: port.target } }
+    Member { matching: port.matching, outcome: Outcome { service, target: port.target, expected: false } }
+}
+
+fn expected(matching: PortMatch, service: ServiceIndex) -> Member {
+    Member { matching, outcome: Outcome { service, target: None, expected: true } }
 }
 
 /// Hands the rules of a prefix on to every destination within it. A packet belongs to the longest prefix that contains

@@ -113,6 +113,8 @@ impl Piece {
 /// Who wants the packets of some ports, in ascending order of precedence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Claim {
+    /// What a service says of its connections' ports, and not of its own: every member beats it.
+    Expected { narrowness: u16, index: usize },
     /// Exact beats range beats all. Of ranges that overlap the loader leaves none, so the narrowest is the one that
     /// beats the others.
     Member { narrowness: u16, index: usize },
@@ -137,10 +139,15 @@ fn edges(protocol: Protocol, rules: &[Rule<'_>], members: &[Member]) -> Vec<Edge
         edges.push(Edge { at: ports.first, opens: true, single, claim });
         edges.extend(ports.last.checked_add(1).map(|at| Edge { at, opens: false, single, claim }));
     };
-    for (index, Member { matching, .. }) in members.iter().enumerate() {
+    for (index, Member { matching, outcome }) in members.iter().enumerate() {
         if matching.protocol == protocol {
             let narrowness = u16::MAX - (matching.ports.last - matching.ports.first);
-            add(matching.ports, Claim::Member { narrowness, index });
+            let claim = if outcome.expected {
+                Claim::Expected { narrowness, index }
+            } else {
+                Claim::Member { narrowness, index }
+            };
+            add(matching.ports, claim);
         }
     }
     for (index, rule) in rules.iter().enumerate() {
@@ -160,7 +167,7 @@ fn edges(protocol: Protocol, rules: &[Rule<'_>], members: &[Member]) -> Vec<Edge
 /// What the claims amount to.
 fn candidates(claims: &BTreeSet<Claim>, rules: &[Rule<'_>], members: &[Member]) -> Vec<Candidate> {
     let by_port = match claims.range(..Claim::Rule { index: 0, entry: 0 }).next_back() {
-        Some(Claim::Member { index, .. }) => Some(members[*index].outcome),
+        Some(Claim::Member { index, .. } | Claim::Expected { index, .. }) => Some(members[*index].outcome),
         Some(Claim::Rule { .. }) | None => None,
     };
     let mut candidates: Vec<Candidate> = Vec::new();
@@ -168,7 +175,7 @@ fn candidates(claims: &BTreeSet<Claim>, rules: &[Rule<'_>], members: &[Member]) 
         let Claim::Rule { index, .. } = claim else { break };
         let rule = &rules[*index];
         // As in IPVS, which looks up address and port when no service has the mark.
-        let outcome = rule.service.map(|service| Outcome { service, target: None }).or(by_port);
+        let outcome = rule.service.map(|service| Outcome { service, target: None, expected: false }).or(by_port);
         for condition in &rule.conditions {
             if candidates.iter().all(|earlier| !earlier.condition.covers(condition)) {
                 candidates.push(Candidate { condition: condition.clone(), outcome });

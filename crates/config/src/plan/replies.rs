@@ -3,8 +3,9 @@
 //! A packet from a real server tells its address and port, and nothing else of the service. Where only one VIP and
 //! port lead there, that is enough, and the reply needs no connection's record.
 
-use super::{DestinationPlan, PortPlan, Reply, ReplyPort, ServiceIndex, ServicePlan};
-use crate::model::{Forward, PortRange, Protocol};
+use super::services::Services;
+use super::{DestinationPlan, Family, Outbound, PortPlan, Reply, ReplyPort, ServiceIndex, ServicePlan};
+use crate::model::{Config, Forward, PortRange, Protocol};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
@@ -38,6 +39,24 @@ pub(super) fn collect(
     (replies.into_iter().collect(), wide.into_keys().map(|(address, _)| address).collect())
 }
 
+/// From which ports real servers open connections as a VIP. Of services that say so of the same port of a server, the
+/// first decides.
+pub(super) fn outbound(config: &Config, services: &Services) -> BTreeMap<ReplyPort, Outbound> {
+    let mut outbound = BTreeMap::new();
+    for (place, model) in config.services.iter().enumerate() {
+        for vip in services.outbound_vips(model) {
+            let Some(service) = services.by_place(place, Family::of(vip)) else { continue };
+            for address in nat_addresses(&services.plans[service]) {
+                for port in &model.outbound {
+                    let from = ReplyPort { address, protocol: port.protocol, port: port.ports.first };
+                    outbound.entry(from).or_insert(Outbound { service, vip });
+                }
+            }
+        }
+    }
+    outbound
+}
+
 /// Where clients' packets arrive, on whichever real server of a service.
 #[derive(Default)]
 struct Landings {
@@ -66,7 +85,9 @@ impl Landings {
                 Some(vip) => {
                     let port = ports.first;
                     let reply = match &candidates[..] {
-                        [only] if only.condition.is_always() => Reply::Unique { service: outcome.service, vip, port },
+                        [only] if only.condition.is_always() && !outcome.expected => {
+                            Reply::Unique { service: outcome.service, vip, port }
+                        }
                         _ => Reply::Ambiguous,
                     };
                     self.single.push(((outcome.service, *protocol, outcome.target.unwrap_or(port)), reply));

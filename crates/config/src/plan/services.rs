@@ -40,6 +40,15 @@ impl Services {
         self.by_place.get(&(place, family)).copied()
     }
 
+    /// As whom the real servers of a service open connections: the first VIP of each family, if they do.
+    pub fn outbound_vips(&self, service: &Service) -> Vec<IpAddr> {
+        if service.outbound.is_empty() {
+            return Vec::new();
+        }
+        let first = |family| service.selector.vips().iter().find(|vip| Family::of(**vip) == family).copied();
+        Family::ALL.into_iter().filter_map(first).collect()
+    }
+
     /// The service that takes a mark, for clients of this family.
     pub fn by_mark(&self, mark: Mark, family: Family) -> Option<ServiceIndex> {
         self.by_mark.get(&(mark, family)).copied()

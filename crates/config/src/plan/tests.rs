@@ -50,6 +50,7 @@ fn describe(plan: &Plan, family: Family, candidate: &Candidate) -> String {
     }
     match candidate.outcome {
         None => text + "-> nobody",
+        Some(outcome) if outcome.expected => format!("{text}-> {} expected", plan.services[outcome.service].name),
         Some(outcome) => {
             let service = &plan.services[outcome.service];
             assert_eq!(service.family, family, "{} gets packets of the other family", service.name);

@@ -15,6 +15,22 @@ pub fn matches(text: &str) -> Result<Vec<PortMatch>, TextError> {
     }
 }
 
+/// A port from which connections are opened.
+pub fn outbound(text: &str) -> Result<PortMatch, TextError> {
+    let error = |label: &str| {
+        TextError::new(format!("{} is not a port that connections are opened from", quoted(text)), label)
+            .help("write a single port of TCP or UDP, such as \"tcp/20\"")
+    };
+    if text.contains("->") {
+        return Err(error("connections that a server opens keep their port"));
+    }
+    match matching(text, text)?[..] {
+        [PortMatch { protocol: Protocol::Sctp, .. }] => Err(error("not for SCTP")),
+        [port] if port.ports.is_single() => Ok(port),
+        _ => Err(error("this is more than one port")),
+    }
+}
+
 /// The ports of a service. `all` is one entry for each protocol.
 pub fn members(text: &str) -> Result<Vec<MemberPort>, TextError> {
     let Some((left, right)) = text.split_once("->") else {

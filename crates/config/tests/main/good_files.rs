@@ -45,6 +45,7 @@ fn a_dual_stack_shop_behind_nat() {
         forward: Forward::Nat,
         timeouts: Timeouts::default(),
         udp: Udp::Tracked,
+        outbound: Vec::new(),
         servers: vec![
             Server {
                 name: "web1".into(),
@@ -75,6 +76,7 @@ fn a_dual_stack_shop_behind_nat() {
         forward: Forward::Nat,
         timeouts: Timeouts::default(),
         udp: Udp::Tracked,
+        outbound: Vec::new(),
         servers: vec![Server {
             name: "10.0.0.21".into(),
             addresses: vec![ip("10.0.0.21")],
@@ -123,6 +125,7 @@ fn a_service_by_mark_takes_its_vips_from_the_rules() {
             ..Timeouts::default()
         },
         udp: Udp::Stateless,
+        outbound: Vec::new(),
         servers: vec![
             Server { name: "10.0.0.11".into(), addresses: vec![ip("10.0.0.11")], weight: 0, forward: Forward::Tunnel },
             Server { name: "local".into(), addresses: vec![], weight: 1, forward: Forward::Local },

@@ -47,7 +47,8 @@ impl<'a> Story<'a> {
     pub fn step(&mut self, step: &Step) {
         let line = match *step {
             Step::Condition { index, holds } => self.condition(index, holds),
-            Step::Member { service, port } => self.is_member(service, port),
+            Step::Member { service, port, expected } => self.is_member(service, port, expected),
+            Step::Outbound { real } => self.opens(real),
             Step::FromServer { node } => self.server_of(node),
             Step::Slot { index, real, record } => self.slot(index, real, record),
             Step::Flow { table, real, state } => {
@@ -85,9 +86,17 @@ impl<'a> Story<'a> {
         format!("The rule{of} {held}.")
     }
 
-    fn is_member(&mut self, service: u32, port: u16) -> String {
+    fn opens(&self, real: u32) -> String {
+        format!("{} opens a connection from a port of the service's `outbound`.", self.names.real_in_full(real))
+    }
+
+    fn is_member(&mut self, service: u32, port: u16, expected: bool) -> String {
         let name = self.names.service(service);
-        let line = format!("It is a packet of service `{name}`, whose real servers take it at port {port}.");
+        let line = if expected {
+            format!("Port {port} is service `{name}`'s for connections that its real servers open or announce.")
+        } else {
+            format!("It is a packet of service `{name}`, whose real servers take it at port {port}.")
+        };
         self.service = Some(name);
         self.member = Some(service);
         line
@@ -209,7 +218,9 @@ impl<'a> Story<'a> {
             .map(|outcome| self.director.plan.services[outcome.service].name.as_str())
             .collect();
         names.dedup();
-        format!("{} of `{}`", marca_config::model::PortMatch { protocol, ports }, names.join("` or `"))
+        let expected = port.candidates.iter().any(|candidate| candidate.outcome.is_some_and(|o| o.expected));
+        let expected = if expected { " (connections that it knows)" } else { "" };
+        format!("{} of `{}`{expected}", marca_config::model::PortMatch { protocol, ports }, names.join("` or `"))
     }
 
     /// What the decision writes and where it sends the packet.

@@ -95,8 +95,8 @@ fn by_tables(director: &Director, packet: &Packet) -> Meaning {
         services.position(|s| director.ids.service(&s.name, s.family) == Some(number)).expect("a service of the plan")
     };
     match classify::class(&view, &control, &party, &headers, packet.interface) {
-        Ok(Class::Request { service, port }) => Meaning::Request(plan_index(service), port),
-        Ok(Class::Reply { unique }) => Meaning::Reply(unique.map(|unique| {
+        Ok(Class::Request { service, port, .. }) => Meaning::Request(plan_index(service), port),
+        Ok(Class::Reply { unique, .. }) => Meaning::Reply(unique.map(|unique| {
             let vip = view.vip(unique.vip).unwrap().address;
             (plan_index(unique.service), marca_tables::classifier::ip(family, &vip), unique.port)
         })),

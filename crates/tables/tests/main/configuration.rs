@@ -17,6 +17,7 @@ pub fn service(name: &str, vips: &[&str], ports: &[MemberPort]) -> Service {
         forward: Forward::Nat,
         timeouts: Timeouts::default(),
         udp: Udp::Tracked,
+        outbound: Vec::new(),
         servers: Vec::new(),
     }
 }

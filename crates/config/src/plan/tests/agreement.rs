@@ -170,6 +170,7 @@ fn service(name: String, selector: Selector, servers: Vec<Server>) -> Service {
         forward: Forward::Nat,
         timeouts: Timeouts::default(),
         udp: Udp::Tracked,
+        outbound: Vec::new(),
         servers,
     }
 }

@@ -215,3 +215,51 @@ fn a_single_port_of_a_prefix_may_belong_to_any_of_its_addresses() {
     assert_eq!(meanings(&plan), ["10.0.0.1 tcp/80 = ?", "10.0.0.1 tcp/443 = shop 198.51.100.1 443"]);
     assert_eq!(plan.range_nodes, BTreeSet::from([ip("10.0.0.1")]));
 }
+
+#[test]
+fn a_port_that_connections_are_opened_from_belongs_to_the_first_vip_of_each_family() {
+    let plan = plan(
+        r#"
+        [service.files]
+        vip = ["192.0.2.1", "2001:db8::1", "192.0.2.2"]
+        ports = ["tcp/21"]
+        outbound = ["tcp/20", "udp/5060"]
+        server = [{ address = ["10.0.0.1", "fd00::1"] }]
+        "#,
+    );
+    let outbound = |(from, outbound): (&ReplyPort, &Outbound)| {
+        format!("{} {}/{} as {}", from.address, from.protocol, from.port, outbound.vip)
+    };
+    assert_eq!(
+        plan.outbound.iter().map(outbound).collect::<Vec<_>>(),
+        [
+            "10.0.0.1 tcp/20 as 192.0.2.1",
+            "10.0.0.1 udp/5060 as 192.0.2.1",
+            "fd00::1 tcp/20 as 2001:db8::1",
+            "fd00::1 udp/5060 as 2001:db8::1",
+        ]
+    );
+    assert_eq!(
+        meanings(&plan),
+        [
+            "10.0.0.1 tcp/20 = ?",
+            "10.0.0.1 tcp/21 = ?",
+            "10.0.0.1 udp/5060 = ?",
+            "fd00::1 tcp/20 = ?",
+            "fd00::1 tcp/21 = files 2001:db8::1 21",
+            "fd00::1 udp/5060 = ?",
+        ]
+    );
+    assert_eq!(
+        paths(&plan),
+        [
+            "192.0.2.1/32 tcp/20: -> files expected",
+            "192.0.2.1/32 tcp/21: -> files",
+            "192.0.2.1/32 udp/5060: -> files expected",
+            "192.0.2.2/32 tcp/21: -> files",
+            "2001:db8::1/128 tcp/20: -> files expected",
+            "2001:db8::1/128 tcp/21: -> files",
+            "2001:db8::1/128 udp/5060: -> files expected",
+        ]
+    );
+}

@@ -120,6 +120,7 @@ fn ten_thousand_services_become_a_plan() {
         forward: Forward::Nat,
         timeouts: Timeouts::default(),
         udp: Udp::Tracked,
+        outbound: Vec::new(),
         servers: (0..10)
             .map(|server| Server {
                 name: format!("web{server}"),
