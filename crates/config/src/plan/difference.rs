@@ -46,6 +46,7 @@ impl Difference {
         difference.classifier = !places
             || old.destinations != new.destinations
             || old.replies != new.replies
+            || old.outbound != new.outbound
             || old.range_nodes != new.range_nodes;
         difference
     }
