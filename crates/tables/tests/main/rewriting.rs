@@ -155,15 +155,17 @@ proptest! {
     }
 
     #[test]
-    fn a_packet_whose_time_is_over_goes_nowhere(words in words(), ttl in 0u8..2, forward in select(vec![
+    fn a_packet_whose_time_is_over_goes_back_as_its_answer(words in words(), ttl in 0u8..2, forward in select(vec![
         Forward::Nat, Forward::Dr, Forward::Tunnel,
     ])) {
         let director = director(forward);
         let (client, vip) = (client(words.v6, 7, 7), vip(words.v6, 80));
         let sent = words.frame(FROM_CLIENT, client, vip, ttl);
         let (outcome, left) = director.process(sent.clone(), 1);
-        prop_assert_eq!(outcome.reason, Reason::TtlExceeded);
-        prop_assert_eq!(left, sent);
+        prop_assert_eq!(outcome.reason, Reason::TimeExceeded);
+        prop_assert_eq!(outcome.interface, 1);
+        let text = frame::describe(&left);
+        prop_assert!(text.contains(if words.v6 { "icmp6 exceeded" } else { "icmp exceeded" }), "{}", text);
     }
 }
 
