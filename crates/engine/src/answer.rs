@@ -119,7 +119,7 @@ fn reset<P: Packet>(p: &mut P, h: &Headers) -> bool {
     [segment[0], segment[1], segment[2], segment[3]] = [b[2], b[3], b[0], b[1]];
     [segment[4], segment[5], segment[6], segment[7]] = sequence;
     [segment[8], segment[9], segment[10], segment[11]] = acknowledged;
-    segment[12] = (TCP_HEADER / 4 << 4) as u8;
+    segment[12] = ((TCP_HEADER / 4) << 4) as u8;
     segment[13] = flags;
     let mut sum = pseudo_header(h, TCP, TCP_HEADER);
     let mut at = 0;
