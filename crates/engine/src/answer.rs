@@ -103,7 +103,7 @@ fn reset<P: Packet>(p: &mut P, h: &Headers) -> bool {
     if h.protocol != TCP || h.tcp_flags & RST != 0 || !may_be_answered(p, h) {
         return false;
     }
-    let (l3, l4) = (usize::from(h.l3), usize::from(h.l4));
+    let (l3, l4) = (h.network_at(), h.transport_at());
     let Some(b) = p.read::<16>(l4) else { return false };
     let (sequence, acknowledged, flags) = if h.tcp_flags & ACK != 0 {
         ([b[8], b[9], b[10], b[11]], [0; 4], RST)
@@ -141,7 +141,7 @@ fn error<P: Packet, T: Tables>(p: &mut P, t: &T, h: &Headers, [kind, code]: [u8;
     if !may_be_answered(p, h) || !is_within_rate(t, h) {
         return false;
     }
-    let l3 = usize::from(h.l3);
+    let l3 = h.network_at();
     let v4 = h.family == V4;
     let protocol = if v4 { IPPROTO_ICMP } else { IPPROTO_ICMPV6 };
     // Whole words: an IP header and 8 bytes are some.
@@ -210,7 +210,7 @@ fn swap_macs<P: Packet>(p: &mut P, from: usize) -> bool {
 #[inline(always)]
 fn write_ethertype<P: Packet>(p: &mut P, h: &Headers) -> bool {
     let ethertype = if h.family == V4 { ETHERTYPE_IPV4 } else { ETHERTYPE_IPV6 };
-    p.write(usize::from(h.l3) - 2, ethertype.to_be_bytes())
+    p.write(h.ethertype_at(), ethertype.to_be_bytes())
 }
 
 /// RFC 1122 §3.2.2, RFC 4443 §2.4(e), RFC 9293 §3.9.2.3: never an answer to an ICMP error, to what was sent to many, to

@@ -27,7 +27,7 @@ pub fn encapsulate<P: Packet>(p: &mut P, h: &Headers, real: &Real) -> Result<(),
     move_tags(p, l3, outer)?;
     // The last two bytes of the link header say what follows it.
     let ethertype = if real.family == V4 { ETHERTYPE_IPV4 } else { ETHERTYPE_IPV6 };
-    write(p, l3 - 2, ethertype.to_be_bytes())?;
+    write(p, h.ethertype_at(), ethertype.to_be_bytes())?;
     let inner = if h.family == V4 { IPPROTO_IPIP } else { IPPROTO_IPV6 };
     // Don't fragment: what is too large is refused above.
     let ip =

@@ -64,6 +64,13 @@ impl Headers {
         usize::from(self.l4) & FURTHEST
     }
 
+    /// Offset of the two bytes that say what follows the link header. Masked after the subtraction, or the verifier of
+    /// Linux 6.1 takes it for negative; see [`Self::network_at`].
+    #[inline(always)]
+    pub fn ethertype_at(&self) -> usize {
+        usize::from(self.l3).wrapping_sub(2) & FURTHEST
+    }
+
     /// A SYN that opens a connection.
     #[inline(always)]
     pub fn opens(&self) -> bool {
