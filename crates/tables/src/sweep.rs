@@ -6,6 +6,9 @@
 //! of a service's slots at a time. A slot that asks because its real server changed goes back to asking none when a
 //! pass has met no record that differs from it.
 //!
+//! Tens of millions of records must not keep a processor busy: what is needed of every record is in arrays by number, what is
+//! needed of its service is looked up once a piece, and only templates whose time is over are looked for.
+//!
 //! Half-open connections come first and flows after them: a connection that is promoted during a pass is met in the one
 //! table or in the other. Slots are remembered by their place in their service's table, not in the slots' memory, which
 //! another table may take over between two looks.
@@ -14,7 +17,7 @@ use crate::memory::{Memory, WATCH_WORDS};
 use crate::view::View;
 use marca_engine::commit;
 use marca_engine::flow::{self, FromClient, Key, Record};
-use marca_engine::layout::{Address, Cell, SCTP, Service, TCP, service_flags, slot_bits, state_bits};
+use marca_engine::layout::{Address, Cell, Control, SCTP, Service, TCP, service_flags, slot_bits, state_bits};
 use marca_engine::persist;
 use marca_engine::schedule;
 use marca_engine::tables::{CellTable, Tables};
@@ -45,13 +48,61 @@ pub struct Sweep {
     stale: HashMap<u32, HashSet<u32>>,
     /// What sends the services' clients to slots, and since when.
     mappings: HashMap<u32, (Mapping, u32)>,
-    /// Templates that live connections hold, by index.
+    /// The services as a piece has met them, by number; pieces are counted.
+    services: Vec<Known>,
+    piece: u64,
+    /// Templates whose time was over when the pass began.
+    over: Over,
+    /// Those of them that live connections hold, by index.
     held: HashSet<u32>,
-    /// Records of each real server, in this pass and in the last whole one.
-    records: HashMap<u32, u32>,
-    last_records: HashMap<u32, u32>,
+    /// Records of each real server, by number, in this pass and in the last whole one.
+    records: Vec<u32>,
+    last_records: Vec<u32>,
     passes: u64,
 }
+
+/// A service, and since when its clients have been sent to slots as they are now.
+#[derive(Clone, Copy, Default)]
+struct Known {
+    settings: Service,
+    mapped: u32,
+    /// In which this was so; it may have changed since.
+    piece: u64,
+}
+
+/// The hashes of some templates, so that a connection need not look for one that is not among them. Like every filter of
+/// its kind it may take a few for one of them.
+struct Over {
+    bits: Vec<u64>,
+    any: bool,
+}
+
+impl Over {
+    fn new() -> Self {
+        Self { bits: vec![0; OVER_BITS / 64], any: false }
+    }
+
+    fn clear(&mut self) {
+        if self.any {
+            self.bits.fill(0);
+            self.any = false;
+        }
+    }
+
+    fn add(&mut self, hash: u64) {
+        let bit = hash as usize % OVER_BITS;
+        self.bits[bit / 64] |= 1 << (bit % 64);
+        self.any = true;
+    }
+
+    fn may_have(&self, hash: u64) -> bool {
+        let bit = hash as usize % OVER_BITS;
+        self.any && self.bits[bit / 64] & 1 << (bit % 64) != 0
+    }
+}
+
+/// Eight for each template of the default limits: 256 KiB.
+const OVER_BITS: usize = 1 << 21;
 
 /// While this stays the same, so does a client's slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,9 +146,12 @@ impl Sweep {
             asking: HashMap::new(),
             stale: HashMap::new(),
             mappings: HashMap::new(),
+            services: Vec::new(),
+            piece: 0,
+            over: Over::new(),
             held: HashSet::new(),
-            records: HashMap::new(),
-            last_records: HashMap::new(),
+            records: Vec::new(),
+            last_records: Vec::new(),
             passes: 0,
         }
     }
@@ -112,7 +166,7 @@ impl Sweep {
     pub fn has_records(&self, memory: &Memory, real: u32) -> bool {
         // Two processors may confuse the two counts, but not their sum.
         let load = memory.loads.at(real).map_or(0, |load| load.active.get().wrapping_add(load.inactive.get()));
-        self.passes == 0 || load != 0 || self.last_records.get(&real).is_some_and(|&n| n > 0)
+        self.passes == 0 || load != 0 || self.last_records.get(real as usize).is_some_and(|&n| n > 0)
     }
 
     /// Goes on for at most `cells` cells of connections; templates and slots are seen to at the end of a pass. Answers
@@ -120,31 +174,43 @@ impl Sweep {
     pub fn step(&mut self, memory: &Memory, now: u32, cells: u32) -> (Freed, bool) {
         let mut freed = Freed::default();
         let view = View::new(memory, now);
+        let control = memory.control();
+        self.piece += 1;
+        self.services.resize(memory.services.len() as usize, Known::default());
+        self.records.resize(memory.reals.len() as usize, 0);
         if self.flows == 0 && self.half_open == 0 {
-            self.begin(memory, now);
+            self.begin(&view, memory, &control);
         }
         let mut left = cells;
         while left > 0 && self.half_open < memory.half_open.len() {
-            freed.half_open += u32::from(self.half_open(&view, self.half_open));
+            freed.half_open += u32::from(self.half_open(&view, &control, self.half_open));
             self.half_open += 1;
             left -= 1;
         }
         while left > 0 && self.flows < memory.flows.len() {
-            freed.flows += u32::from(self.flow(&view, self.flows));
+            freed.flows += u32::from(self.flow(&view, &control, self.flows));
             self.flows += 1;
             left -= 1;
         }
         let complete = self.flows == memory.flows.len() && self.half_open == memory.half_open.len();
         if complete {
-            freed.templates = self.templates(&view);
+            freed.templates = self.templates(&view, &control);
             self.finish(&view);
         }
         (freed, complete)
     }
 
     /// The other watch filter is cleared; packets set their bits in both, and this pass adds what it meets.
-    fn begin(&mut self, memory: &Memory, now: u32) {
-        self.started = now;
+    fn begin(&mut self, view: &View, memory: &Memory, control: &Control) {
+        self.started = view.now;
+        self.over.clear();
+        for cell in (0..memory.templates.len()).filter_map(|index| memory.templates.at(index)) {
+            if let Some((key, record)) = flow::read(cell)
+                && is_over(self.started, record.seen)
+            {
+                self.over.add(key.hash(control.seed, 0));
+            }
+        }
         let words = WATCH_WORDS / 2;
         let other = (memory.control().watch & 1) ^ 1;
         (other * words..(other + 1) * words).for_each(|i| {
@@ -157,13 +223,11 @@ impl Sweep {
     }
 
     /// Whether the record was freed.
-    fn flow(&mut self, view: &View, index: u32) -> bool {
+    fn flow(&mut self, view: &View, control: &Control, index: u32) -> bool {
         let Some((key, record)) = view.cell(CellTable::Flows, index).and_then(flow::read) else { return false };
-        let Some(control) = view.control() else { return false };
-        let settings = view.service(record.service).unwrap_or_default();
-        let mapped = self.mapped(record.service, &settings, view.now);
+        let Known { settings, mapped, .. } = self.service(view, record.service);
         let timeout = self.timeout(&key, &record, &settings);
-        let slot = schedule::slot(view, &control, &settings, key.family, &key.client, key.client_port);
+        let slot = schedule::slot(view, control, &settings, key.family, &key.client, key.client_port);
         let place = slot.map(|slot| (record.service, slot.index.wrapping_sub(settings.slots)));
         let over = flow::idle(view.now, record.seen) > timeout;
         // Ends are watched, so their records are fresh; so are datagrams', which always ask.
@@ -179,7 +243,7 @@ impl Sweep {
             commit::release(view, CellTable::Flows, index);
             return true;
         }
-        *self.records.entry(record.real).or_default() += 1;
+        self.count(record.real);
         if let (Some(slot), Some(place)) = (slot, place) {
             if slot.real != record.real || record.state & state_bits::DIRECT != 0 {
                 self.differing.insert(place);
@@ -193,13 +257,36 @@ impl Sweep {
         }
         if settings.persist != 0 && record.state & (state_bits::ENDING | state_bits::DIRECT) == 0 {
             let template = persist::key(record.service, &settings, key.family, &key.client);
-            let m = FromClient::new(&template, control.seed, 0);
-            let found = flow::find(view, &control, CellTable::Templates, &m);
-            if found.exists() {
-                self.held.insert(found.index);
+            if self.over.may_have(template.hash(control.seed, 0)) {
+                let m = FromClient::new(&template, control.seed, 0);
+                let found = flow::find(view, control, CellTable::Templates, &m);
+                if found.exists() {
+                    self.held.insert(found.index);
+                }
             }
         }
         false
+    }
+
+    /// A service as it is in this piece.
+    fn service(&mut self, view: &View, number: u32) -> Known {
+        if let Some(known) = self.services.get(number as usize)
+            && known.piece == self.piece
+        {
+            return *known;
+        }
+        let settings = view.service(number).unwrap_or_default();
+        let known = Known { settings, mapped: self.mapped(number, &settings, view.now), piece: self.piece };
+        if let Some(place) = self.services.get_mut(number as usize) {
+            *place = known;
+        }
+        known
+    }
+
+    fn count(&mut self, real: u32) {
+        if let Some(records) = self.records.get_mut(real as usize) {
+            *records += 1;
+        }
     }
 
     /// Since when clients have been sent to slots as they are now.
@@ -238,21 +325,20 @@ impl Sweep {
     }
 
     /// Whether the record was freed.
-    fn half_open(&mut self, view: &View, index: u32) -> bool {
+    fn half_open(&mut self, view: &View, control: &Control, index: u32) -> bool {
         let Some((key, record)) = view.cell(CellTable::HalfOpen, index).and_then(flow::read) else { return false };
-        let Some(control) = view.control() else { return false };
-        let settings = view.service(record.service).unwrap_or_default();
+        let Known { settings, .. } = self.service(view, record.service);
         let timeout = if record.state & state_bits::RESET != 0 { self.reset } else { settings.half_open };
         if flow::idle(view.now, record.seen) > timeout {
             commit::release(view, CellTable::HalfOpen, index);
             return true;
         }
         if record.state & state_bits::TEMPLATE != 0 {
-            self.template(view, &key, &record);
+            self.template(view, control, &key, &record);
             return false;
         }
-        *self.records.entry(record.real).or_default() += 1;
-        let slot = schedule::slot(view, &control, &settings, key.family, &key.client, key.client_port);
+        self.count(record.real);
+        let slot = schedule::slot(view, control, &settings, key.family, &key.client, key.client_port);
         if let Some(slot) = slot {
             flow::watch::set(view, key.hash(control.seed, record.state as u16));
             if slot.real != record.real {
@@ -263,16 +349,15 @@ impl Sweep {
     }
 
     /// Frees the templates whose time was over when the pass began, and that no connection has held since.
-    fn templates(&mut self, view: &View) -> u32 {
+    fn templates(&mut self, view: &View, control: &Control) -> u32 {
         let mut freed = 0;
         let mut index = 0;
         while let Some(cell) = view.cell(CellTable::Templates, index) {
             if let Some((key, record)) = flow::read(cell) {
-                let over = self.started.wrapping_sub(record.seen) < u32::MAX / 2;
-                if over && !self.held.contains(&index) && flow::release(cell) {
+                if is_over(self.started, record.seen) && !self.held.contains(&index) && flow::release(cell) {
                     freed += 1;
                 } else {
-                    self.template(view, &key, &record);
+                    self.template(view, control, &key, &record);
                 }
             }
             index += 1;
@@ -281,14 +366,14 @@ impl Sweep {
     }
 
     /// A template stays. Datagrams without records follow their slot, unless it asks: it does while a template differs.
-    fn template(&mut self, view: &View, key: &Key, record: &Record) {
+    fn template(&mut self, view: &View, control: &Control, key: &Key, record: &Record) {
         // Under another real server's number it would send all its clients to that one.
-        *self.records.entry(record.real).or_default() += 1;
-        let (Some(control), Some(settings)) = (view.control(), view.service(record.service)) else { return };
+        self.count(record.real);
+        let Known { settings, .. } = self.service(view, record.service);
         if settings.flags & service_flags::UDP_STATELESS == 0 {
             return;
         }
-        if let Some(slot) = schedule::slot(view, &control, &settings, key.family, &key.client, 0)
+        if let Some(slot) = schedule::slot(view, control, &settings, key.family, &key.client, 0)
             && slot.real != record.real
         {
             self.differing.insert((record.service, slot.index.wrapping_sub(settings.slots)));
@@ -316,7 +401,7 @@ impl Sweep {
             if settings.flags & service_flags::TABLE == 0 {
                 continue;
             }
-            self.mapped(service, &settings, view.now);
+            self.service(view, service);
             let mut audited = 0;
             for number in 0..settings.slots_len {
                 let place = (service, number);
@@ -355,6 +440,11 @@ impl Sweep {
         }
         self.asking = asking;
     }
+}
+
+/// Whether a template's time, `expires`, was over at this tick.
+fn is_over(now: u32, expires: u32) -> bool {
+    now.wrapping_sub(expires) < u32::MAX / 2
 }
 
 /// Valid cells of a table.
