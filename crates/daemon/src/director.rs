@@ -475,10 +475,7 @@ impl Director {
     fn sweep_piece(&mut self) -> Result<(), DirectorError> {
         let now = self.plane.now()?;
         let memory = &self.plane.maps.memory;
-        let cells = memory.flows.len() + memory.half_open.len();
-        // A whole pass takes two seconds, and longer with more than two million cells.
-        let piece = (cells / PASS_TICKS).clamp(1, MAX_PIECE);
-        let (_, complete) = self.sweep.step(memory, now, piece);
+        let (_, complete) = self.sweep.step(memory, now, sweep_piece(memory));
         if complete {
             let sweep = &self.sweep;
             let released = self.state.ids.release(|id| match id {
@@ -507,6 +504,12 @@ impl Director {
         self.classified.leaving = leaving;
         Ok(())
     }
+}
+
+/// How many cells one call of [`Director::tick`] looks at. A whole pass takes two seconds, and longer with more than two
+/// million cells.
+pub fn sweep_piece(memory: &Memory) -> u32 {
+    ((memory.flows.len() + memory.half_open.len()) / PASS_TICKS).clamp(1, MAX_PIECE)
 }
 
 /// How often [`Director::tick`] is called.

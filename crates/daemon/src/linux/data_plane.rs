@@ -39,6 +39,8 @@ pub enum DataPlaneError {
     Map { doing: String, cause: MapError },
     #[error("{doing}: {cause}")]
     Program { doing: String, cause: Box<ProgramError> },
+    #[error("the kernel refuses the program {name}: {cause}; its verifier says at the end:\n{log}")]
+    Refused { name: &'static str, cause: io::Error, log: String },
     #[error("load the BPF object: {0}")]
     Load(#[from] Box<aya::EbpfError>),
     #[error("no director runs here: {0} has no maps (start one with `marca run`)")]
@@ -327,8 +329,7 @@ impl DataPlane {
     fn load_programs(&mut self) -> Result<(), DataPlaneError> {
         let names = [marca_bpf::ENTRY, marca_bpf::CLOCK].into_iter().chain(marca_bpf::TAIL_CALLS);
         for name in names {
-            let failed = |cause| DataPlaneError::Program { doing: format!("load the program {name}"), cause };
-            program(&mut self.ebpf, name)?.load().map_err(|cause| failed(Box::new(cause)))?;
+            program(&mut self.ebpf, name)?.load().map_err(|cause| refused(name, cause))?;
         }
         let number = self.next_number();
         let Some(map) = self.ebpf.take_map("PROGRAMS") else { return Err(DataPlaneError::Lacks("PROGRAMS")) };
@@ -494,6 +495,22 @@ fn program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Xdp, Da
         .map_err(|cause| DataPlaneError::Program { doing: format!("take {name}"), cause: Box::new(cause) })
 }
 
+fn refused(name: &'static str, cause: ProgramError) -> DataPlaneError {
+    match cause {
+        ProgramError::LoadError { io_error, verifier_log } => {
+            DataPlaneError::Refused { name, cause: io_error, log: last_lines(&verifier_log.to_string()) }
+        }
+        cause => DataPlaneError::Program { doing: format!("load the program {name}"), cause: Box::new(cause) },
+    }
+}
+
+/// The end of a verifier's log, which may have a million lines, without those that name no source.
+fn last_lines(log: &str) -> String {
+    const LINES: usize = 12;
+    let said: Vec<&str> = log.lines().filter(|line| !matches!(line.trim(), "" | ";")).collect();
+    said[said.len().saturating_sub(LINES)..].join("\n")
+}
+
 fn end_link(pin: &Path) -> Result<(), DataPlaneError> {
     link::end(pin).map_err(|cause| DataPlaneError::Io { doing: format!("end the attachment {}", pin.display()), cause })
 }
@@ -537,6 +554,15 @@ fn take_away(folder: &Path, take: impl Fn(&Path) -> io::Result<()>) -> io::Resul
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_a_verifiers_log_the_end_is_told_without_its_empty_lines() {
+        let log: String = (0..100).map(|line| format!("{line}: r0 = 0\n; \n\n")).collect();
+        let told = last_lines(&format!("{log}; \nR2 min value is negative\nprocessed 3 insns\n"));
+        assert!(told.starts_with("90: r0 = 0\n91: r0 = 0\n"), "{told}");
+        assert!(told.ends_with("99: r0 = 0\nR2 min value is negative\nprocessed 3 insns"), "{told}");
+        assert_eq!(last_lines(""), "");
+    }
 
     #[test]
     fn the_kernels_hz_is_found_by_its_ticks_since_boot() {
