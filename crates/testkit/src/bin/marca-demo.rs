@@ -55,6 +55,8 @@ const SERVERS: usize = 3;
 /// Of each family.
 const CLIENTS: usize = 15;
 const PATIENCE: Duration = Duration::from_secs(5);
+/// An emulated machine takes half a minute to verify the programs when its host has other work, too.
+const START: Duration = Duration::from_secs(120);
 
 fn main() -> Result<()> {
     let options = Options::parse();
@@ -154,7 +156,7 @@ impl Demo {
         let mut run = net.director().command(marca);
         run.arg("run").arg("--config").arg(&config).args(place);
         let director = Director { process: Process::spawn(&mut run)?, stop };
-        director.process.wait_for_line("ready", Duration::from_secs(30)).context("start the director")?;
+        director.process.wait_for_line("ready", START).context("start the director")?;
         Ok(Self { director, _servers: servers, net })
     }
 
