@@ -11,7 +11,7 @@ fn objects() -> [(&'static str, Vec<&'static str>); 3] {
     let mut router = vec!["LICENSE", marca_bpf::ENTRY, marca_bpf::CLOCK, "PROGRAMS", "BETWEEN"];
     router.extend(marca_bpf::TAIL_CALLS);
     router.extend(marca_bpf::MAPS);
-    let real_server = vec!["LICENSE", marca_bpf::DECAP, marca_bpf::PASS, "DIRECTORS", "DECAP_REASONS"];
+    let real_server = vec!["LICENSE", marca_bpf::DECAP, marca_bpf::PASS, "DIRECTORS", "GUE_PORT", "DECAP_REASONS"];
     let bench = [
         "LICENSE",
         "bench_entry",

@@ -13,6 +13,9 @@ pub struct Options {
     /// Takes apart only this director's tunnels; may be given several times. Without it: anybody's
     #[arg(long, value_name = "ADDRESS")]
     from: Vec<IpAddr>,
+    /// The UDP port at which GUE arrives
+    #[arg(long, value_name = "PORT", default_value_t = marca_config::model::Gue::DEFAULT.port)]
+    gue_port: u16,
     /// Takes the decapsulator off the interface again
     #[arg(long)]
     detach: bool,
@@ -28,7 +31,7 @@ pub fn decap(options: &Options) -> Result<()> {
         println!("{interface}: {}", if was_there { "decapsulator taken away" } else { "there was no decapsulator" });
         return Ok(());
     }
-    let mode = decap::attach(&options.pin_dir, interface, &options.from)?;
+    let mode = decap::attach(&options.pin_dir, interface, &options.from, options.gue_port)?;
     println!(
         "{interface}: decapsulator attached, {} XDP; it stays until `marca decap -i {interface} --detach`",
         mode.name()

@@ -1,5 +1,6 @@
 //! TOML → draft: keys, types and single values. What contradicts what is [`crate::check`]'s business.
 
+mod forward;
 mod mark;
 mod reader;
 mod router;

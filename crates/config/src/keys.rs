@@ -59,7 +59,7 @@ pub fn children(table: &str) -> impl Iterator<Item = &'static Key> {
 
 /// A table's name as the file has it: `[[service.NAME.server]]`.
 pub fn title(table: &str) -> String {
-    let name = table.replace('*', "NAME");
+    let name = table.replace('*', "NAME").replace("[].", ".");
     match name.strip_suffix("[]") {
         _ if name.is_empty() => "the file".to_string(),
         Some(array) => format!("[[{array}]]"),
@@ -213,11 +213,32 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "service.*.forward",
-        "the name of a forwarding method",
+        "the name of a forwarding method, or a table",
         Default("nat"),
         r#""nat""#,
         "How packets reach the real servers: `nat` (also `masq`, `masquerade`), `dr` (also `direct`, `gateway`), \
-         `tunnel` (also `ipip`) or `local`.",
+         `tunnel` (also `ipip`), `gue`, `gre` or `local`; tunnels also as `{ tunnel = \"gue\", port = 6080 }`.",
+    ),
+    key(
+        "service.*.forward.tunnel",
+        "the name of a kind of tunnel",
+        Required,
+        r#""gue""#,
+        "What stands between the two IP headers: nothing (`ipip`), GRE (`gre`), or UDP and GUE (`gue`).",
+    ),
+    key(
+        "service.*.forward.port",
+        "an integer from 1 to 65535",
+        Default("6080"),
+        "6080",
+        "The UDP port that a GUE tunnel goes to.",
+    ),
+    key(
+        "service.*.forward.checksum",
+        "`true` or `false`",
+        Default("true if the outer header is IPv6"),
+        "true",
+        "Whether a GUE tunnel's UDP header has a checksum, where that of the packet inside tells it.",
     ),
     key(
         "service.*.udp",
@@ -298,10 +319,31 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "service.*.server[].forward",
-        "the name of a forwarding method",
+        "the name of a forwarding method, or a table",
         Default("the service's"),
         r#""tunnel""#,
         "How packets reach this server.",
+    ),
+    key(
+        "service.*.server[].forward.tunnel",
+        "the name of a kind of tunnel",
+        Required,
+        r#""gue""#,
+        "What stands between the two IP headers: nothing (`ipip`), GRE (`gre`), or UDP and GUE (`gue`).",
+    ),
+    key(
+        "service.*.server[].forward.port",
+        "an integer from 1 to 65535",
+        Default("6080"),
+        "6080",
+        "The UDP port that a GUE tunnel goes to.",
+    ),
+    key(
+        "service.*.server[].forward.checksum",
+        "`true` or `false`",
+        Default("true if the outer header is IPv6"),
+        "true",
+        "Whether a GUE tunnel's UDP header has a checksum, where that of the packet inside tells it.",
     ),
 ];
 

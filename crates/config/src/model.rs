@@ -246,21 +246,48 @@ pub enum Forward {
     Dr,
     /// IP-in-IP.
     Tunnel,
+    /// Generic UDP encapsulation, variant 0 (draft-ietf-intarea-gue).
+    Gue(Gue),
+    /// Generic routing encapsulation (RFC 2784).
+    Gre,
     /// The director itself serves: packets are passed up to its own sockets.
     Local,
 }
 
 impl Forward {
-    pub const ALL: [Forward; 4] = [Forward::Nat, Forward::Dr, Forward::Tunnel, Forward::Local];
+    pub const ALL: [Forward; 6] =
+        [Forward::Nat, Forward::Dr, Forward::Tunnel, Forward::Gue(Gue::DEFAULT), Forward::Gre, Forward::Local];
 
     pub fn name(self) -> &'static str {
         match self {
             Forward::Nat => "nat",
             Forward::Dr => "dr",
             Forward::Tunnel => "tunnel",
+            Forward::Gue(_) => "gue",
+            Forward::Gre => "gre",
             Forward::Local => "local",
         }
     }
+
+    /// Whether packets get another IP header, which may be of another family.
+    pub fn is_tunnel(self) -> bool {
+        matches!(self, Forward::Tunnel | Forward::Gue(_) | Forward::Gre)
+    }
+}
+
+/// How a GUE tunnel is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Gue {
+    /// UDP's destination port.
+    pub port: u16,
+    /// Whether the outer UDP header has a checksum, where the packet's own tells it. None: in IPv6, where RFC 8200 §8.1
+    /// wants one; in IPv4 none is needed.
+    pub checksum: Option<bool>,
+}
+
+impl Gue {
+    /// The port is IANA's.
+    pub const DEFAULT: Gue = Gue { port: 6080, checksum: None };
 }
 
 /// How long a silent connection is remembered. Defaults are IPVS's (`net/netfilter/ipvs/ip_vs_proto_tcp.c`,

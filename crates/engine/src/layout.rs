@@ -330,7 +330,10 @@ record! {
         family: u8,
         /// See `real_flags`.
         flags: u8,
-        spare: [u8; 7],
+        spare: u8,
+        /// GUE: the destination port.
+        tunnel_port: u16,
+        spare2: [u8; 4],
     }
 }
 
@@ -343,6 +346,8 @@ pub mod real_flags {
     pub const LEAVING: u8 = 4;
     /// Has failed, and its service does not keep connections to it: see `service_flags::SILENT`.
     pub const DOWN: u8 = 8;
+    /// GUE: the outer UDP header has a checksum, where the packet's own tells it.
+    pub const CHECKSUM: u8 = 1 << 7;
 }
 
 /// A slot of a table scheduler: the real server in the low 32 bits ([`NO_REAL`]: none), and bits above.

@@ -44,7 +44,7 @@ macro_rules! reasons {
 reasons! {
     Nat "nat" Send "Forwarded to the real server by NAT: destination rewritten.",
     DirectRouting "dr" Send "Forwarded to the real server by direct routing: only the MAC addresses changed.",
-    Tunnel "tunnel" Send "Forwarded to the real server in an IP-in-IP tunnel.",
+    Tunnel "tunnel" Send "Forwarded to the real server in a tunnel: IP in IP, GUE or GRE.",
     Local "local" Pass "Passed up: the director itself is the real server.",
     Reset "reset" Send "Answered: the connection's real server has failed, and the client is told (TCP reset).",
     TimeExceeded "time_exceeded" Send "Answered: its time to live ends at the director (ICMP time exceeded).",
@@ -77,7 +77,7 @@ reasons! {
     TableFull "table_full" Drop "Dropped: a new connection, and no room to remember it.",
     NoRoom "no_room" Drop "Dropped: the driver left no room in front of the frame for an outer header.",
     Inconsistent "inconsistent" Drop "Dropped: the tables contradict each other. This is a bug; please report it.",
-    Decapsulated "decapsulated" Pass "Passed up: taken out of its IP-in-IP tunnel.",
+    Decapsulated "decapsulated" Pass "Passed up: taken out of its tunnel.",
     NotTunnelled "not_tunnelled" Pass "Passed up: not a tunnelled packet from a director.",
 }
 

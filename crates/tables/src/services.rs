@@ -8,7 +8,7 @@ use marca_config::plan::{Difference, Family, Plan, RealPlan, ServicePlan};
 use marca_engine::forward::Method;
 use marca_engine::hash;
 use marca_engine::layout::{
-    Address, NO_REAL, Real, Server, Service, ServiceCell, real_flags, service_flags, slot_bits,
+    Address, NO_REAL, Real, Server, Service, ServiceCell, V6, real_flags, service_flags, slot_bits,
 };
 use marca_engine::schedule::{Scheduler, maglev, source_hash};
 use std::net::IpAddr;
@@ -327,8 +327,15 @@ fn real(memory: &Memory, plan: &RealPlan, index: u32, service: u32) {
     // The way to it is kept while it is the same host reached by the same method.
     let same = old.address == address && old.family == family && old.service == service;
     let kept = if same { old } else { Real::default() };
-    let flags = (kept.flags & real_flags::RESOLVED) | real_flags::UP;
-    let real = Real { address, family, service, method, flags, ..kept };
+    let mut flags = (kept.flags & real_flags::RESOLVED) | real_flags::UP;
+    let mut tunnel_port = 0;
+    if let Forward::Gue(gue) = plan.forward {
+        tunnel_port = gue.port;
+        if gue.checksum.unwrap_or(family == V6) {
+            flags |= real_flags::CHECKSUM;
+        }
+    }
+    let real = Real { address, family, service, method, flags, tunnel_port, ..kept };
     memory.reals.set(index, &real);
 }
 
@@ -421,6 +428,8 @@ pub fn method(forward: Forward) -> Method {
         Forward::Nat => Method::Nat,
         Forward::Dr => Method::DirectRouting,
         Forward::Tunnel => Method::Tunnel,
+        Forward::Gue(_) => Method::Gue,
+        Forward::Gre => Method::Gre,
         Forward::Local => Method::Local,
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::frame::Frame;
 use aya_ebpf::bindings::xdp_action;
-use aya_ebpf::btf_maps::{HashMap, PerCpuArray};
+use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray};
 use aya_ebpf::macros::{btf_map, xdp};
 use aya_ebpf::programs::XdpContext;
 use marca_engine::Reason;
@@ -12,6 +12,9 @@ use marca_engine::layout::Address;
 /// From whom packets are taken out: a director's address, or the zero address of a family for anybody. Value unused.
 #[btf_map]
 static DIRECTORS: HashMap<[u32; 5], u32, 64> = HashMap::new();
+/// The UDP port at which GUE arrives.
+#[btf_map]
+static GUE_PORT: Array<u32, 1> = Array::new();
 #[btf_map]
 static DECAP_REASONS: PerCpuArray<u64, { Reason::COUNT }> = PerCpuArray::new();
 
@@ -27,9 +30,17 @@ impl Policy for Directors {
                 || DIRECTORS.get([0, 0, 0, 0, u32::from(family)]).is_some()
         }
     }
+
+    #[inline(always)]
+    fn gue_port(&self) -> u16 {
+        match GUE_PORT.get(0) {
+            Some(port) => *port as u16,
+            None => 0,
+        }
+    }
 }
 
-/// Takes packets out of IP-in-IP tunnels and hands them to the kernel.
+/// Takes packets out of tunnels and hands them to the kernel.
 #[xdp(frags)]
 pub fn marca_decap(ctx: XdpContext) -> u32 {
     let mut frame = Frame { ctx: ctx.ctx };

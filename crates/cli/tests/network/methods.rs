@@ -1,4 +1,4 @@
-//! The three forwarding methods, in both families, between curl and nginx.
+//! The forwarding methods, in both families, between curl and nginx.
 
 use crate::peers::{Content, Curl, Farm, LARGE};
 use crate::site::{PATIENCE, Site, Status, host};
@@ -40,13 +40,107 @@ fn tunnels_of_ipv6_in_ipv6() {
 }
 
 #[test]
+fn gue_of_ipv4_in_ipv4() {
+    Case { method: "gue", family: V4, scheduler: "rr" }.check();
+}
+
+#[test]
+fn gue_of_ipv6_in_ipv6() {
+    Case { method: "gue", family: V6, scheduler: "maglev" }.check();
+}
+
+#[test]
+fn gre_of_ipv4_in_ipv4() {
+    Case { method: "gre", family: V4, scheduler: "maglev" }.check();
+}
+
+#[test]
+fn gre_of_ipv6_in_ipv6() {
+    Case { method: "gre", family: V6, scheduler: "rr" }.check();
+}
+
+#[test]
 fn tunnels_of_ipv4_in_ipv6() {
-    mixed_tunnel("4in6", V4);
+    mixed_tunnel("4in6", "'tunnel'", V4);
 }
 
 #[test]
 fn tunnels_of_ipv6_in_ipv4() {
-    mixed_tunnel("6in4", V6);
+    mixed_tunnel("6in4", "{ tunnel = 'ipip' }", V6);
+}
+
+#[test]
+fn gue_of_ipv4_in_ipv6() {
+    mixed_tunnel("gue 4in6", "'gue'", V4);
+}
+
+#[test]
+fn gue_of_ipv6_in_ipv4() {
+    mixed_tunnel("gue 6in4", "{ tunnel = 'gue', checksum = true }", V6);
+}
+
+#[test]
+fn gre_of_ipv4_in_ipv6() {
+    mixed_tunnel("gre 4in6", "'gre'", V4);
+}
+
+#[test]
+fn gre_of_ipv6_in_ipv4() {
+    mixed_tunnel("gre 6in4", "'gre'", V6);
+}
+
+/// Each real server of one service is reached in another way.
+#[test]
+fn one_service_can_have_all_methods() {
+    let methods = ["'nat'", "'dr'", "'tunnel'", "'gre'", "{ tunnel = 'gue', port = 6081, checksum = true }"];
+    let mut site = Site::flat("all methods", methods.len());
+    let _servers = site.serve();
+    prepare_tunnel(&site, V4);
+    for (index, server) in site.net.servers().iter().enumerate() {
+        if index == 0 {
+            // The clients are next door; under NAT the way to them is through the director all the same.
+            let DualStack { v4, v6 } = site.net.director_inside();
+            let routes = [format!("route add 192.0.2.96/27 via {v4}"), format!("route add 2001:db8:1::100/120 via {v6}")];
+            server.ip(&routes).unwrap();
+        } else {
+            VIPS[0].both().into_iter().for_each(|vip| server.hold_vip(vip).unwrap());
+            decap(&site, index, &["--gue-port", "6081"]);
+        }
+    }
+    let servers: String = (0..methods.len())
+        .map(|index| {
+            let DualStack { v4, v6 } = site.net.server_address(index);
+            let (name, forward) = (index + 1, methods[index]);
+            format!("[[service.shop.server]]\nname = 'web{name}'\naddress = ['{v4}', '{v6}']\nforward = {forward}\n")
+        })
+        .collect();
+    let DualStack { v4, v6 } = VIPS[0];
+    site.run(&format!(
+        "{}[service.shop]\nvip = ['{v4}', '{v6}']\nports = ['tcp/80', 'tcp/443', 'udp/443']\nscheduler = 'rr'\npersist = '5m'\n{servers}",
+        site.router(),
+    ));
+    for family in [V4, V6] {
+        let host = host(family.of(VIPS[0]));
+        let mut met = BTreeMap::new();
+        for client in 0..2 * methods.len() {
+            let from = family.of(site.net.client_address(client));
+            let server = site.ask(from, &format!("http://{host}/"));
+            for url in [format!("https://{host}/"), format!("udp://{host}:443/x")] {
+                assert_eq!(site.ask(from, &url), server, "{url}");
+            }
+            let body = marca_testkit::frame::pattern(100_000);
+            let answer = site.try_ask(from, &format!("http://{host}/bytes/{}", body.len())).unwrap();
+            assert!(answer.body == body, "the download from {server} differs");
+            *met.entry(server).or_insert(0) += 1;
+        }
+        assert_eq!(met.len(), methods.len(), "{met:?}");
+        assert!(met.values().all(|clients| *clients == 2), "{met:?}");
+    }
+    let status = site.status();
+    let in_packets = status.each("shop", "in_packets");
+    assert!(in_packets.iter().all(|packets| *packets > 0), "{in_packets:?}");
+    assert_eq!(status.reason("nat") + status.reason("dr") + status.reason("tunnel"), status.total("shop", "in_packets"));
+    assert_eq!(status.reason("inconsistent"), 0);
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +180,7 @@ impl Case {
     fn check(&self) {
         let name = format!("{} {:?}", self.method, self.family).to_lowercase();
         let nat = self.method == "nat";
+        let is_tunnel = ["tunnel", "gue", "gre"].contains(&self.method);
         let mut site = if nat { Site::routed(&name, SERVERS) } else { Site::flat(&name, SERVERS) };
         let vip = self.family.of(VIPS[0]);
         let content = Content::make(&site.dir);
@@ -93,7 +188,7 @@ impl Case {
         if !nat {
             site.net.servers().iter().for_each(|server| server.hold_vip(vip).unwrap());
         }
-        if self.method == "tunnel" {
+        if is_tunnel {
             prepare_tunnel(&site, self.family);
         }
         // A table sends a client's ports to one server by itself; the others need persistence for that.
@@ -175,7 +270,8 @@ impl Case {
         // XDP has redirected is counted with it.
         let [client, server] = [("in_packets", "in_bytes"), ("out_packets", "out_bytes")];
         Wire::is_mostly("client", [total(client.0), total(client.1)], [sent.out_packets, sent.out_bytes], 0);
-        assert_eq!(status.reason(self.method), total("in_packets"));
+        let reason = if ["gue", "gre"].contains(&self.method) { "tunnel" } else { self.method };
+        assert_eq!(status.reason(reason), total("in_packets"));
         if self.method == "nat" {
             Wire::is_mostly("server", [total(server.0), total(server.1)], [sent.in_packets, sent.in_bytes], 14);
             assert_eq!(status.reason("reply"), total("out_packets"));
@@ -255,11 +351,11 @@ fn decap(site: &Site, server: usize, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// 1500 and an IPv6 header.
-const TUNNEL_MTU: u32 = 1540;
+/// 1500 and the headers of GUE in IPv6.
+const TUNNEL_MTU: u32 = 1552;
 
 /// Clients of one family reach a server that has only an address of the other.
-fn mixed_tunnel(name: &str, inner: Family) {
+fn mixed_tunnel(name: &str, forward: &str, inner: Family) {
     let mut site = Site::flat(name, 1);
     let vip = inner.of(VIPS[0]);
     let _web1 = site.serve();
@@ -267,7 +363,7 @@ fn mixed_tunnel(name: &str, inner: Family) {
     prepare_tunnel(&site, inner.other());
     let real = inner.other().of(site.net.server_address(0));
     site.run(&format!(
-        "{}[service.shop]\nvip = '{vip}'\nports = ['tcp/80', 'tcp/443', 'udp/443']\nforward = 'tunnel'\n\
+        "{}[service.shop]\nvip = '{vip}'\nports = ['tcp/80', 'tcp/443', 'udp/443']\nforward = {forward}\n\
          server = [{{ name = 'web1', address = '{real}' }}]\n",
         site.router(),
     ));

@@ -61,7 +61,7 @@ fn address_and_method(service: &ServiceDraft, server: &ServerDraft, found: &mut 
                 .help("remove `address`, or use forward = \"nat\" to reach another host");
             found.push(diagnostic);
         }
-        (Forward::Nat | Forward::Dr | Forward::Tunnel, None) => {
+        (method, None) if method != Forward::Local => {
             let diagnostic = Diagnostic::error("`address` is missing")
                 .at(&server.header, "has no `address`")
                 .help("add, for example, `address = \"10.0.0.11\"`, or `forward = \"local\"` if the director serves");
@@ -172,7 +172,7 @@ fn is_local(forward: &Located<Forward>) -> bool {
 fn serves(service: &ServiceDraft, server: &ServerDraft, family: Family) -> bool {
     match forward_of(service, server).map(|forward| forward.value) {
         Some(Forward::Nat | Forward::Dr) => server.addresses.values().any(|address| Family::of(*address) == family),
-        Some(Forward::Tunnel | Forward::Local) | None => true,
+        Some(Forward::Tunnel | Forward::Gue(_) | Forward::Gre | Forward::Local) | None => true,
     }
 }
 

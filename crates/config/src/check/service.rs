@@ -98,7 +98,7 @@ fn targets(service: &ServiceDraft, found: &mut Vec<Diagnostic>) {
     let Some(forward) = other_than_nat(service) else { return };
     let method = match forward.value {
         Forward::Dr => "direct routing leaves ports alone",
-        Forward::Tunnel => "a tunnel leaves ports alone",
+        Forward::Tunnel | Forward::Gue(_) | Forward::Gre => "a tunnel leaves ports alone",
         Forward::Local | Forward::Nat => "the director's own sockets see the packet as it came",
     };
     for port in service.ports.items.iter().filter(|port| port.value.target.is_some()) {

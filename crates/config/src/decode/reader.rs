@@ -194,6 +194,14 @@ impl<'t> Reader<'t> {
         }
     }
 
+    pub fn boolean(&mut self, entry: Option<Entry<'t>>) -> Field<bool> {
+        let Some(entry) = entry else { return Field::Absent };
+        match entry.value.get_ref() {
+            DeValue::Boolean(value) => Field::Given(Located { value: *value, span: entry.span() }),
+            _ => self.wrong_type(&entry),
+        }
+    }
+
     /// A duration in words (`"5m"`), or an integer: seconds.
     pub fn duration(&mut self, entry: Option<Entry<'t>>) -> Field<Duration> {
         let Some(entry) = entry else { return Field::Absent };

@@ -1,7 +1,7 @@
 //! `[[service.NAME.server]]`.
 
+use super::forward;
 use super::reader::{Reader, Table};
-use super::service::FORWARD_NAMES;
 use crate::diagnostic::Diagnostic;
 use crate::draft::{List, Located, ServerDraft};
 use crate::text::{address, name};
@@ -40,7 +40,7 @@ fn read<'t>(reader: &mut Reader<'t>, mut table: Table<'t>) -> ServerDraft {
     let mut addresses = reader.some_strings(table.take("address"), address::server, "the server has no address");
     refuse_second_of_a_family(reader, &mut addresses);
     let weight = reader.integer(table.take("weight"), 0..=i64::from(u16::MAX)).value().unwrap_or(DEFAULT_WEIGHT);
-    let forward = reader.choice(table.take("forward"), "forwarding method", FORWARD_NAMES);
+    let forward = forward::read(reader, table.take("forward"), "service.*.server[].forward");
     let header = table.header().clone();
     table.finish(reader);
     ServerDraft { header, name, addresses, weight, forward }

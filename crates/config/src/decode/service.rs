@@ -1,11 +1,11 @@
 //! `[service.NAME]`.
 
 use super::reader::{Entry, Reader, Table};
-use super::{mark, server};
+use super::{forward, mark, server};
 use crate::diagnostic::{Diagnostic, listed, quoted};
 use crate::draft::{Field, Located, ServiceDraft};
 use crate::keys;
-use crate::model::{Forward, Persistence, Scheduler, Timeouts, Udp};
+use crate::model::{Persistence, Scheduler, Timeouts, Udp};
 use crate::text::{address, name, ports};
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -31,19 +31,6 @@ pub(super) fn read_all<'t>(reader: &mut Reader<'t>, entry: Option<Entry<'t>>) ->
     }
     entries.into_iter().take(MAX_SERVICES).filter_map(|(name, entry)| read(reader, name, &entry)).collect()
 }
-
-/// The names that `forward` takes.
-pub(super) const FORWARD_NAMES: &[(&str, Forward)] = &[
-    ("nat", Forward::Nat),
-    ("dr", Forward::Dr),
-    ("tunnel", Forward::Tunnel),
-    ("local", Forward::Local),
-    ("masq", Forward::Nat),
-    ("masquerade", Forward::Nat),
-    ("direct", Forward::Dr),
-    ("gateway", Forward::Dr),
-    ("ipip", Forward::Tunnel),
-];
 
 /// What the data plane numbers its services up to.
 const MAX_SERVICES: usize = 10_000;
@@ -78,7 +65,7 @@ fn read<'t>(reader: &mut Reader<'t>, name: &Spanned<DeString<'t>>, entry: &Entry
         mark: mark::value(reader, table.take("mark")),
         scheduler: reader.choice(table.take("scheduler"), "scheduler", SCHEDULER_NAMES),
         persistence: persistence(reader, table.take("persist")),
-        forward: reader.choice(table.take("forward"), "forwarding method", FORWARD_NAMES),
+        forward: forward::read(reader, table.take("forward"), "service.*.forward"),
         timeouts: timeouts(reader, table.take("timeouts")),
         udp: reader.choice(table.take("udp"), "way to treat UDP", UDP_NAMES),
         outbound: reader.some_strings(table.take("outbound"), ports::outbound, "no port"),

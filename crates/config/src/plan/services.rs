@@ -82,7 +82,7 @@ fn real(server: &Server, family: Family) -> Option<RealPlan> {
     let address: Option<IpAddr> = match server.forward {
         Forward::Nat | Forward::Dr => Some(*same_family()?),
         // The outer header may be of the other family.
-        Forward::Tunnel => Some(*same_family().or(server.addresses.first())?),
+        Forward::Tunnel | Forward::Gue(_) | Forward::Gre => Some(*same_family().or(server.addresses.first())?),
         Forward::Local => None,
     };
     Some(RealPlan { name: server.name.clone(), address, weight: server.weight, forward: server.forward })

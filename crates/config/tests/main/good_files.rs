@@ -191,3 +191,30 @@ fn a_rule_with_sources_of_one_family_only_matches_that_family() {
     );
     assert!(config.services[0].selector.vips().is_empty());
 }
+
+#[test]
+fn tunnels_are_chosen_by_name_or_with_their_settings() {
+    let forwards = |text: &str| {
+        let shop = "[router]\noutside = 'eth0'\n[service.shop]\nvip = '192.0.2.10'\nports = 'tcp/80'\n";
+        let config = loaded(&format!("{shop}{text}[[service.shop.server]]\naddress = '10.0.0.11'\n"));
+        (config.services[0].forward, config.services[0].servers[0].forward)
+    };
+    let gue = |port, checksum| Forward::Gue(Gue { port, checksum });
+    for (text, forward) in [
+        ("'gre'", Forward::Gre),
+        ("'gue'", gue(6080, None)),
+        ("{ tunnel = 'ipip' }", Forward::Tunnel),
+        ("{ tunnel = 'gre' }", Forward::Gre),
+        ("{ tunnel = 'gue' }", gue(6080, None)),
+        ("{ tunnel = 'gue', port = 5555 }", gue(5555, None)),
+        ("{ tunnel = 'gue', checksum = false }", gue(6080, Some(false))),
+    ] {
+        assert_eq!(forwards(&format!("forward = {text}\n")), (forward, forward), "{text}");
+    }
+    let config = loaded(
+        "[router]\noutside = 'eth0'\n[service.shop]\nvip = '192.0.2.10'\nports = 'tcp/80'\nforward = 'dr'\n\
+         server = [{ address = '10.0.0.11' }, { address = 'fd00::11', forward = { tunnel = 'gue', checksum = true } }]\n",
+    );
+    assert_eq!(config.services[0].servers[0].forward, Forward::Dr);
+    assert_eq!(config.services[0].servers[1].forward, gue(6080, Some(true)));
+}

@@ -5,7 +5,7 @@
 use crate::linux::data_plane::{DataPlaneError, Mode};
 use crate::linux::{bpffs, link};
 use aya::EbpfLoader;
-use aya::maps::{HashMap, MapData};
+use aya::maps::{Array, HashMap, MapData};
 use aya::programs::Xdp;
 use aya::programs::links::FdLink;
 use aya::programs::xdp::XdpMode;
@@ -16,11 +16,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 /// Attaches the decapsulator to an interface, in place of an earlier one of ours. `directors`: whose tunnels are taken
-/// apart; empty: anybody's.
+/// apart; empty: anybody's. `gue_port`: where GUE arrives.
 ///
 /// # Errors
 /// When another program has the interface, or XDP is not to be had.
-pub fn attach(dir: &Path, interface: &str, directors: &[IpAddr]) -> Result<Mode, DataPlaneError> {
+pub fn attach(dir: &Path, interface: &str, directors: &[IpAddr], gue_port: u16) -> Result<Mode, DataPlaneError> {
     let dir = bpffs::ensure(&dir.join(interface.replace('.', ":")))
         .map_err(|e| io_error("prepare the BPF file system", io::Error::other(e.to_string())))?;
     detach_files(&dir)?;
@@ -34,6 +34,10 @@ pub fn attach(dir: &Path, interface: &str, directors: &[IpAddr]) -> Result<Mode,
         let [a, b, c, d] = address.0;
         map.insert([a, b, c, d, u32::from(family)], 1, 0).map_err(failed)?;
     }
+    let failed = |cause| DataPlaneError::Map { doing: "write the port of GUE".into(), cause };
+    let Some(map) = ebpf.take_map("GUE_PORT") else { return Err(DataPlaneError::Lacks("GUE_PORT")) };
+    let mut map: Array<MapData, u32> = map.try_into().map_err(failed)?;
+    map.set(0, u32::from(gue_port), 0).map_err(failed)?;
     let program = ebpf.program_mut(marca_bpf::DECAP).ok_or(DataPlaneError::Lacks(marca_bpf::DECAP))?;
     let failed = |cause| DataPlaneError::Program {
         doing: format!("attach the decapsulator to {interface}"),

@@ -4,6 +4,7 @@
 use super::format::{Arrival, Out, Step, Tamper, Vector};
 use super::kernel::{Kernel, Ran, Verdict};
 use super::network::Network;
+use marca_config::model::Gue;
 use marca_config::plan::Plan;
 use marca_daemon::linux::network;
 use marca_daemon::routes::Routes;
@@ -292,6 +293,10 @@ struct Directors;
 impl Policy for Directors {
     fn accepts(&self, family: u8, outer_source: &Address, _: &Address) -> bool {
         DIRECTORS.iter().any(|text| text.parse() == Ok::<IpAddr, _>(classifier::ip(family, outer_source)))
+    }
+
+    fn gue_port(&self) -> u16 {
+        Gue::DEFAULT.port
     }
 }
 

@@ -1,9 +1,10 @@
 //! The programs in the kernel, run by `BPF_PROG_TEST_RUN`.
 
-use aya::maps::{HashMap, MapData, PerCpuArray};
+use aya::maps::{Array, HashMap, MapData, PerCpuArray};
 use aya::programs::xdp::XdpMode;
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions, TestRunResult, Xdp};
 use aya::{Ebpf, EbpfLoader};
+use marca_config::model::Gue;
 use marca_daemon::linux::data_plane::{DataPlane, Maps, detach};
 use marca_engine::reason::Reason;
 use marca_tables::memory::Capacity;
@@ -74,6 +75,8 @@ impl Kernel {
             let [a, b, c, d] = address.0;
             allowed.insert([a, b, c, d, u32::from(family)], 1, 0).unwrap();
         }
+        let mut port: Array<MapData, u32> = real_server.take_map("GUE_PORT").unwrap().try_into().unwrap();
+        port.set(0, u32::from(Gue::DEFAULT.port), 0).unwrap();
         let decap_reasons = real_server.take_map("DECAP_REASONS").unwrap().try_into().unwrap();
         program(&mut real_server, marca_bpf::DECAP).load().unwrap();
         let pass = program(&mut real_server, marca_bpf::PASS);

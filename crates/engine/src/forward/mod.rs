@@ -21,12 +21,16 @@ pub enum Method {
     DirectRouting = 1,
     Tunnel = 2,
     Local = 3,
+    Gue = 4,
+    Gre = 5,
 }
 
 const NAT: u8 = Method::Nat as u8;
 const DIRECT_ROUTING: u8 = Method::DirectRouting as u8;
 const TUNNEL: u8 = Method::Tunnel as u8;
 const LOCAL: u8 = Method::Local as u8;
+const GUE: u8 = Method::Gue as u8;
+const GRE: u8 = Method::Gre as u8;
 
 /// Where a rewritten frame leaves, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,7 +108,7 @@ fn to_server<P: Packet, T: Tables>(p: &mut P, t: &T, h: &Headers, real: &Real, p
             age(p, h)?;
             Reason::DirectRouting
         }
-        TUNNEL => {
+        TUNNEL | GUE | GRE => {
             tunnel::encapsulate(p, h, real)?;
             Reason::Tunnel
         }

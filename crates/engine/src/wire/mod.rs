@@ -21,6 +21,8 @@ const ETHERTYPE_TAGS: [u16; 2] = [0x8100, 0x88a8];
 pub const IPPROTO_IPIP: u8 = 4;
 /// See [`IPPROTO_IPIP`].
 pub const IPPROTO_IPV6: u8 = 41;
+/// RFC 2784.
+pub const IPPROTO_GRE: u8 = 47;
 
 pub const FIN: u8 = 0x01;
 pub const SYN: u8 = 0x02;

@@ -284,7 +284,7 @@ impl<'a> Story<'a> {
         let how = match real.method {
             NAT => format!("by NAT: the destination {} becomes {to}", end(h, false)),
             DIRECT_ROUTING => "by direct routing: the packet keeps its addresses".into(),
-            TUNNEL => self.tunnel(&real),
+            TUNNEL | GUE | GRE => self.tunnel(&real),
             LOCAL => "by the director itself: its own sockets get it".into(),
             other => format!("by method {other}, which does not exist"),
         };
@@ -311,10 +311,15 @@ impl<'a> Story<'a> {
         let to = ip(real.family, &real.address);
         let protocol = if real.family == family_number(Family::V4) { "IPv4" } else { "IPv6" };
         let mtu = if real.mtu == 0 { String::new() } else { format!(", {} bytes at most", real.mtu) };
+        let headers = match real.method {
+            GUE => format!("an outer {protocol} header, UDP to port {} and GUE,", real.tunnel_port),
+            GRE => format!("an outer {protocol} header and GRE,"),
+            _ => format!("an outer {protocol} header"),
+        };
         if self.pretend {
-            return format!("in a tunnel: with an outer {protocol} header to {to}{mtu}");
+            return format!("in a tunnel: with {headers} to {to}{mtu}");
         }
-        format!("in a tunnel: with an outer {protocol} header from {} to {to}{mtu}", ip(real.family, &real.source))
+        format!("in a tunnel: with {headers} from {} to {to}{mtu}", ip(real.family, &real.source))
     }
 
     fn replied(&mut self, h: &Headers, d: &Decision, outcome: &Outcome) {
@@ -337,6 +342,8 @@ const NAT: u8 = Method::Nat as u8;
 const DIRECT_ROUTING: u8 = Method::DirectRouting as u8;
 const TUNNEL: u8 = Method::Tunnel as u8;
 const LOCAL: u8 = Method::Local as u8;
+const GUE: u8 = Method::Gue as u8;
+const GRE: u8 = Method::Gre as u8;
 
 /// What the record says of its connection.
 fn state_in_words(table: CellTable, state: u64) -> &'static str {

@@ -3,8 +3,11 @@
 use crate::configuration::{addresses, config, ip, mapped, range, server, service};
 use crate::director::{Director, SMALL, Seen};
 use crate::packet::{Segment, Way};
-use marca_config::model::{Forward, MemberPort, PortRange, Protocol, Scheduler};
+use marca_config::model::{Forward, Gue, MemberPort, PortRange, Protocol, Scheduler};
 use marca_engine::Reason;
+use marca_engine::decap::{Policy, decapsulate};
+use marca_engine::layout::Address;
+use marca_tables::Frame;
 use marca_testkit::frame;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -40,6 +43,14 @@ impl Words {
         };
         let text = format!("eth {} > {} / {vlans}{outer}{ip} / {name} {} > {}{rest}", macs.0, macs.1, from.1, to.1);
         frame::build(&text).unwrap_or_else(|error| panic!("{error}"))
+    }
+}
+
+impl Words {
+    /// Whether the packet's own checksum tells that of all of it.
+    fn sums_up(&self) -> bool {
+        let (name, fields) = &self.transport;
+        !self.options && (*name == "tcp" || (*name == "udp" && !fields.contains("nosum")))
     }
 }
 
@@ -101,6 +112,27 @@ fn real(v6: bool, protocol: &str, port: u16) -> (IpAddr, u16) {
     (addresses(1)[usize::from(v6)], if (protocol, port) == ("tcp", 443) { 8443 } else { port })
 }
 
+const TUNNELS: &[Forward] = &[
+    Forward::Tunnel,
+    Forward::Gre,
+    Forward::Gue(Gue::DEFAULT),
+    Forward::Gue(Gue { port: 5555, checksum: Some(true) }),
+    Forward::Gue(Gue { port: 1, checksum: Some(false) }),
+];
+
+/// Takes tunnels apart whoever sends them.
+struct Anybody(u16);
+
+impl Policy for Anybody {
+    fn accepts(&self, _: u8, _: &Address, _: &Address) -> bool {
+        true
+    }
+
+    fn gue_port(&self) -> u16 {
+        self.0
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1024, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -138,20 +170,40 @@ proptest! {
     }
 
     #[test]
-    fn a_tunnel_only_adds_its_header(words in words(), port: u16, member: u16) {
-        let director = director(Forward::Tunnel);
+    fn a_tunnel_only_adds_its_headers_and_its_end_takes_them_off(
+        words in words(), port: u16, member: u16, forward in select(TUNNELS),
+    ) {
+        let director = director(forward);
         let (client, vip) = (client(words.v6, 7, port), vip(words.v6, member));
         let (outcome, arrived) = director.process(words.frame(FROM_CLIENT, client, vip, words.ttl), 1);
         prop_assert_eq!(outcome.reason, Reason::Tunnel);
         let end = addresses(1)[usize::from(words.v6)];
         // The director of these tests begins its tunnels at the address that they end at.
-        let outer = if words.v6 {
+        let ip = if words.v6 {
             format!("ip6 {end} > {end} hop=64 tc={} / ", words.tos)
         } else {
             format!("ip4 {end} > {end} ttl=64 tos={} df id=0 / ", words.tos)
         };
-        let expected = words.frame_in(macs_to_server(words.v6), &outer, client, vip, words.ttl - 1);
+        let between = match forward {
+            Forward::Gue(gue) => {
+                let at = 14 + 4 * words.vlans + if words.v6 { 40 } else { 20 };
+                let source = u16::from_be_bytes([arrived[at], arrived[at + 1]]);
+                prop_assert!(source >= 0xc000);
+                let sum = if words.sums_up() && gue.checksum.unwrap_or(words.v6) { "" } else { " nosum" };
+                format!("udp {source} > {}{sum} / gue / ", gue.port)
+            }
+            Forward::Gre => "gre / ".to_owned(),
+            _ => String::new(),
+        };
+        let expected =
+            words.frame_in(macs_to_server(words.v6), &(ip + &between), client, vip, words.ttl - 1);
         prop_assert_eq!(frame::describe(&arrived), frame::describe(&expected));
+
+        let port = if let Forward::Gue(gue) = forward { gue.port } else { Gue::DEFAULT.port };
+        let mut arrived = Frame::new(arrived, 1);
+        prop_assert_eq!(decapsulate(&mut arrived, &Anybody(port)), Reason::Decapsulated);
+        let expected = words.frame(macs_to_server(words.v6), client, vip, words.ttl - 1);
+        prop_assert_eq!(frame::describe(&arrived.bytes), frame::describe(&expected));
     }
 
     #[test]

@@ -34,13 +34,16 @@
 //! | `tcp PORT > PORT FLAGS` | `seq=1 ack=0 win=65535 urg=0 opts=HEX csum= doff= res=0 cut=` |
 //! | `udp PORT > PORT` | `nosum len= csum=` |
 //! | `sctp PORT > PORT` | `tag=0`, a chunk (`init`, `init-ack`, `cookie-echo`, `data`, `shutdown`, `abort`, … or `chunk=N`) `flags= value=HEX len= csum= cut=` |
+//! | `gre` | `flags=0 type=` |
+//! | `gue` | `first=0 flags=0 proto=`; behind `udp` to port 6080 |
 //! | `icmp KIND` | `echo id=1 seq=1`, `reply`, `unreachable mtu=0`, `exceeded`, `redirect`, … or `type=N`; `code=0 rest=HEX csum=` |
 //! | `icmp6 KIND` | `echo`, `reply`, `unreachable`, `too-big mtu=0`, `exceeded`, `problem`, `solicit`, `advert`, … |
 //! | `data "text"`, `data N`, `hex HEX` | the payload, or raw bytes between headers; first in the text: a frame without Ethernet |
 //! | `pad N`, `trailer HEX` | behind the packet, counted by no length; last in the text |
 //!
 //! IP may follow anything: IP is a tunnel, ICMP errors a quotation. `cut=8` on `tcp` or `sctp` is what an ICMP error
-//! quotes of it. **Not here:** GRE, GUE, ESP (write `hex`), SCTP's second chunk, ICMP extensions.
+//! quotes of it. **Not here:** ESP, options of GRE and extensions of GUE (write `hex`), SCTP's
+//! second chunk, ICMP extensions.
 
 mod checksum;
 mod icmp;
@@ -53,6 +56,7 @@ mod sctp;
 #[cfg(test)]
 mod tests;
 mod transport;
+mod tunnel;
 mod words;
 
 pub use checksum::{crc32c, internet as internet_checksum};
@@ -68,6 +72,7 @@ use sctp::Sctp;
 use std::fmt;
 use std::ops::Range;
 use transport::{Tcp, Udp};
+use tunnel::{Gre, Gue};
 use words::Fields;
 
 /// The bytes of the frame that `text` describes. The language is this module's documentation.
@@ -181,6 +186,8 @@ enum Layer {
     Tcp(Tcp),
     Udp(Udp),
     Sctp(Sctp),
+    Gre(Gre),
+    Gue(Gue),
     Icmp(Icmp),
     Payload(Payload),
     Trailer(Trailer),
@@ -199,6 +206,8 @@ macro_rules! each {
             Layer::Tcp($header) => $expression,
             Layer::Udp($header) => $expression,
             Layer::Sctp($header) => $expression,
+            Layer::Gre($header) => $expression,
+            Layer::Gue($header) => $expression,
             Layer::Icmp($header) => $expression,
             Layer::Payload($header) => $expression,
             Layer::Trailer($header) => $expression,
@@ -207,7 +216,7 @@ macro_rules! each {
 }
 
 impl Layer {
-    const NAMES: &str = "eth, vlan, arp, ip4, ip6, hopopts, dstopts, route, frag, ah, tcp, udp, sctp, icmp, icmp6, \
+    const NAMES: &str = "eth, vlan, arp, ip4, ip6, hopopts, dstopts, route, frag, ah, tcp, udp, sctp, gre, gue, icmp, icmp6, \
                          data, hex, pad, trailer";
 
     fn parse(mut fields: Fields<'_>) -> Result<Self, FrameError> {
@@ -222,6 +231,8 @@ impl Layer {
             "tcp" => Layer::Tcp(Tcp::parse(&mut fields)?),
             "udp" => Layer::Udp(Udp::parse(&mut fields)?),
             "sctp" => Layer::Sctp(Sctp::parse(&mut fields)?),
+            "gre" => Layer::Gre(Gre::parse(&mut fields)?),
+            "gue" => Layer::Gue(Gue::parse(&mut fields)?),
             "icmp" | "icmp6" => Layer::Icmp(Icmp::parse(&mut fields)?),
             "data" | "hex" => Layer::Payload(Payload::parse(&mut fields)?),
             "pad" | "trailer" => Layer::Trailer(Trailer::parse(&mut fields)?),
@@ -256,6 +267,8 @@ impl Layer {
             Layer::Tcp(header) => wrapped(header, Layer::Tcp),
             Layer::Udp(header) => wrapped(header, Layer::Udp),
             Layer::Sctp(header) => wrapped(header, Layer::Sctp),
+            Layer::Gre(header) => wrapped(header, Layer::Gre),
+            Layer::Gue(header) => wrapped(header, Layer::Gue),
             Layer::Icmp(header) => wrapped(header, Layer::Icmp),
             Layer::Payload(header) => wrapped(header, Layer::Payload),
             Layer::Trailer(header) => wrapped(header, Layer::Trailer),
@@ -277,6 +290,10 @@ impl Layer {
                 Some(Layer::Ip4(_)) if header.number() == ip6::AUTHENTICATION => None,
                 _ => Some("an extension header can only stand behind `ip6` or another one (`ah` also behind `ip4`)"),
             },
+            Layer::Gre(_) if !matches!(last, Some(Layer::Ip4(_) | Layer::Ip6(_) | Layer::Extension(_))) => {
+                Some("`gre` can only stand behind an IP header")
+            }
+            Layer::Gue(_) if !matches!(last, Some(Layer::Udp(_))) => Some("`gue` can only stand behind `udp`"),
             Layer::Tcp(_) | Layer::Udp(_) | Layer::Sctp(_) | Layer::Icmp(_) if !has_ip => Some(NEEDS_IP),
             _ => None,
         }
@@ -312,6 +329,7 @@ fn protocol_of(next: Option<&Layer>) -> u8 {
         Some(Layer::Tcp(_)) => transport::TCP,
         Some(Layer::Udp(_)) => transport::UDP,
         Some(Layer::Sctp(_)) => sctp::SCTP,
+        Some(Layer::Gre(_)) => tunnel::GRE,
         Some(Layer::Icmp(icmp)) => icmp.number(),
         None => NO_NEXT_HEADER,
         Some(_) => EXPERIMENT,

@@ -4,6 +4,7 @@
 use super::link::{self, Arp, Eth, Vlan};
 use super::sctp::{self, Sctp};
 use super::transport::{self, Tcp, Udp};
+use super::tunnel::{self, Gre, Gue};
 use super::{Extension, Icmp, Ip4, Ip6, Layer, Payload, Trailer, Version, icmp, ip6};
 
 /// The layers and where each begins.
@@ -50,6 +51,7 @@ enum Expected {
     /// As `Protocol`, behind an IPv6 header, where extension headers may follow.
     Chained(u8),
     Quotation,
+    Gue,
     Bytes,
 }
 
@@ -61,6 +63,9 @@ impl Expected {
             Layer::Ip4(ip) => return ip.readable_protocol().map_or(Expected::Bytes, Expected::Protocol),
             Layer::Ip6(ip) => ip.protocol(),
             Layer::Extension(header) => header.readable_protocol(),
+            Layer::Gre(gre) => return gre.ether_type().map_or(Expected::Bytes, Expected::EtherType),
+            Layer::Udp(udp) if udp.is_to(tunnel::GUE_PORT) => return Expected::Gue,
+            Layer::Gue(gue) => return gue.protocol().map_or(Expected::Bytes, Expected::Protocol),
             Layer::Icmp(icmp) if icmp.is_error() => return Expected::Quotation,
             _ => None,
         };
@@ -87,6 +92,7 @@ fn read(expected: Expected, bytes: &[u8]) -> Option<(Layer, usize)> {
         },
         Expected::Protocol(protocol) => (protocol, protocol == ip6::AUTHENTICATION),
         Expected::Chained(protocol) => (protocol, true),
+        Expected::Gue => return wrapped(Gue::read(bytes), Layer::Gue),
         Expected::EtherType(_) | Expected::Bytes => return None,
     };
     match protocol {
@@ -95,6 +101,7 @@ fn read(expected: Expected, bytes: &[u8]) -> Option<(Layer, usize)> {
         transport::TCP => wrapped(Tcp::read(bytes), Layer::Tcp),
         transport::UDP => wrapped(Udp::read(bytes), Layer::Udp),
         sctp::SCTP => wrapped(Sctp::read(bytes), Layer::Sctp),
+        tunnel::GRE => wrapped(Gre::read(bytes), Layer::Gre),
         icmp::ICMP => wrapped(Icmp::read(bytes, Version::V4), Layer::Icmp),
         icmp::ICMPV6 => wrapped(Icmp::read(bytes, Version::V6), Layer::Icmp),
         _ if chained => wrapped(Extension::read(bytes, protocol), Layer::Extension),

@@ -181,6 +181,10 @@ impl Udp {
         Some((udp, Self::LENGTH))
     }
 
+    pub fn is_to(&self, port: u16) -> bool {
+        self.destination == port
+    }
+
     /// RFC 768: a checksum that comes out as zero is sent as all ones, because zero means that there is none.
     fn right_checksum(pseudo: Pseudo, packet: &[u8]) -> u16 {
         match pseudo.checksum(UDP, packet) {

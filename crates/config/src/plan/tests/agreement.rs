@@ -1,7 +1,7 @@
 //! A plan says what iptables and IPVS would do, packet by packet.
 
 use super::*;
-use crate::model::{Config, Mark, MarkRule, MemberPort, PortMatch, Selector, Server, Service};
+use crate::model::{Config, Gue, Mark, MarkRule, MemberPort, PortMatch, Selector, Server, Service};
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use std::num::NonZeroU32;
@@ -149,7 +149,14 @@ prop_compose! {
 }
 
 fn any_servers() -> impl Strategy<Value = Vec<Server>> {
-    let forwards = prop::collection::vec(select(vec![Forward::Nat, Forward::Nat, Forward::Dr, Forward::Tunnel]), 5);
+    let forwards = prop::collection::vec(select(vec![
+        Forward::Nat,
+        Forward::Nat,
+        Forward::Dr,
+        Forward::Tunnel,
+        Forward::Gre,
+        Forward::Gue(Gue::DEFAULT),
+    ]), 5);
     (some_of(&SERVERS, 1..=4), forwards).prop_map(|(addresses, forwards)| {
         let server = |(address, forward): (&str, Forward)| Server {
             name: address.to_string(),
