@@ -27,14 +27,15 @@ pub fn bench() -> &'static [u8] {
 
 pub const ENTRY: &str = "marca";
 /// Programs that the others call, in the order of their places in the map `PROGRAMS`: the engine's stages.
-pub const TAIL_CALLS: [&str; 3] = ["marca_judge", "marca_act", "marca_tell"];
+pub const TAIL_CALLS: [&str; 7] =
+    ["marca_judge", "marca_act", "marca_tell", "marca_full", "marca_back", "marca_borrow", "marca_hide"];
 pub const CLOCK: &str = "marca_clock";
 pub const DECAP: &str = "marca_decap";
 pub const PASS: &str = "marca_pass";
 
 /// The maps that are pinned and shared from one load to the next.
 /// Not among them: `PROGRAMS` and `BETWEEN`, which belong to one load's programs.
-pub const MAPS: [&str; 23] = [
+pub const MAPS: [&str; 24] = [
     "CONTROL",
     "ADDRESSES",
     "PORTS",
@@ -43,6 +44,7 @@ pub const MAPS: [&str; 23] = [
     "DESTINATIONS",
     "PREFIXES",
     "VIPS",
+    "SOURCES",
     "SERVICES",
     "SLOTS",
     "SERVERS",

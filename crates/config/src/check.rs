@@ -2,6 +2,7 @@
 //! refused, with a diagnostic of its own) may be the reason for what it finds.
 
 mod claims;
+mod fullnat;
 mod marks;
 mod servers;
 mod service;
@@ -19,5 +20,6 @@ pub(crate) fn check(draft: &Draft) -> Vec<Diagnostic> {
     claims::check(&draft.services, &mut found);
     claims::outbound(&draft.services, &draft.marks, &mut found);
     marks::check(draft, &mut found);
+    fullnat::sources(draft, &mut found);
     found
 }

@@ -5,7 +5,7 @@
 use crate::diagnostic::Span;
 use crate::model::{
     Config, Forward, Mark, MarkRule, MemberPort, Persistence, PortMatch, Router, Scheduler, Selector, Server, Service,
-    Timeouts, Udp,
+    SourceRange, Timeouts, Udp,
 };
 use ipnet::IpNet;
 use std::net::IpAddr;
@@ -106,6 +106,7 @@ pub(crate) struct ServiceDraft {
     pub timeouts: Timeouts,
     pub udp: Field<Udp>,
     pub outbound: List<PortMatch>,
+    pub sources: List<SourceRange>,
     pub servers: Vec<ServerDraft>,
     /// A server is not among `servers`: its table was refused as a whole.
     pub servers_incomplete: bool,
@@ -195,6 +196,7 @@ fn finish_service(service: &ServiceDraft, marks: &[MarkDraft]) -> Service {
         timeouts: service.timeouts,
         udp: service.udp.value().unwrap_or_default(),
         outbound: service.outbound.to_vec(),
+        sources: service.sources.to_vec(),
         servers: service.servers.iter().map(finish_server).collect(),
     }
 }

@@ -216,7 +216,7 @@ pub const KEYS: &[Key] = &[
         "the name of a forwarding method, or a table",
         Default("nat"),
         r#""nat""#,
-        "How packets reach the real servers: `nat` (also `masq`, `masquerade`), `dr` (also `direct`, `gateway`), \
+        "How packets reach the real servers: `nat` (also `masq`, `masquerade`), `fullnat`, `dr` (also `direct`, `gateway`), \
          `tunnel` (also `ipip`), `gue`, `gre` or `local`; tunnels also as `{ tunnel = \"gue\", port = 6080 }`.",
     ),
     key(
@@ -239,6 +239,13 @@ pub const KEYS: &[Key] = &[
         Default("true if the outer header is IPv6"),
         "true",
         "Whether a GUE tunnel's UDP header has a checksum, where that of the packet inside tells it.",
+    ),
+    key(
+        "service.*.source",
+        "an address, a range such as \"10.0.0.100-10.0.0.110\", a prefix or a list of them",
+        Default("none"),
+        r#"["10.0.0.100-10.0.0.110", "fd00::100"]"#,
+        "The director's addresses that real servers under `fullnat` take for the clients'; at most 256.",
     ),
     key(
         "service.*.udp",

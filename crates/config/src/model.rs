@@ -3,7 +3,7 @@
 
 use ipnet::IpNet;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 /// One configuration file.
@@ -190,8 +190,45 @@ pub struct Service {
     pub udp: Udp,
     /// Single TCP and UDP ports from which real servers open connections as the service's first VIP. NAT only.
     pub outbound: Vec<PortMatch>,
+    /// What real servers under fullnat take for the clients' addresses; at most [`MAX_SOURCES`]. Empty without fullnat.
+    pub sources: Vec<SourceRange>,
     /// In the order of the file; at least one; names unique within the service.
     pub servers: Vec<Server>,
+}
+
+/// How many source addresses a service can have.
+pub const MAX_SOURCES: usize = 256;
+
+/// Addresses of one family that follow each other: `10.0.0.100`, `10.0.0.100-10.0.0.110`, `10.0.0.96/28`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SourceRange {
+    first: IpAddr,
+    /// How many follow the first.
+    more: u8,
+}
+
+impl SourceRange {
+    /// None: of two families, the wrong way round, or more than [`MAX_SOURCES`].
+    pub fn new(first: IpAddr, last: IpAddr) -> Option<Self> {
+        let distance = match (first, last) {
+            (IpAddr::V4(first), IpAddr::V4(last)) => u128::from(last.to_bits().checked_sub(first.to_bits())?),
+            (IpAddr::V6(first), IpAddr::V6(last)) => last.to_bits().checked_sub(first.to_bits())?,
+            _ => return None,
+        };
+        Some(Self { first, more: u8::try_from(distance).ok()? })
+    }
+
+    pub fn first(self) -> IpAddr {
+        self.first
+    }
+
+    /// In ascending order.
+    pub fn addresses(self) -> impl Iterator<Item = IpAddr> {
+        (0..=self.more).map(move |more| match self.first {
+            IpAddr::V4(first) => IpAddr::from(Ipv4Addr::from_bits(first.to_bits().saturating_add(more.into()))),
+            IpAddr::V6(first) => IpAddr::from(Ipv6Addr::from_bits(first.to_bits().saturating_add(more.into()))),
+        })
+    }
 }
 
 /// Named as in IPVS; `maglev` is also known as `mh`.
@@ -242,6 +279,9 @@ pub struct Persistence {
 pub enum Forward {
     /// Masquerading: addresses and ports are rewritten, replies come back through the director.
     Nat,
+    /// NAT that replaces the client's address and port, too, so that answers come back wherever the real server's default
+    /// route leads.
+    FullNat,
     /// Direct routing: only the frame's MAC addresses change.
     Dr,
     /// IP-in-IP.
@@ -255,18 +295,31 @@ pub enum Forward {
 }
 
 impl Forward {
-    pub const ALL: [Forward; 6] =
-        [Forward::Nat, Forward::Dr, Forward::Tunnel, Forward::Gue(Gue::DEFAULT), Forward::Gre, Forward::Local];
+    pub const ALL: [Forward; 7] = [
+        Forward::Nat,
+        Forward::FullNat,
+        Forward::Dr,
+        Forward::Tunnel,
+        Forward::Gue(Gue::DEFAULT),
+        Forward::Gre,
+        Forward::Local,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
             Forward::Nat => "nat",
+            Forward::FullNat => "fullnat",
             Forward::Dr => "dr",
             Forward::Tunnel => "tunnel",
             Forward::Gue(_) => "gue",
             Forward::Gre => "gre",
             Forward::Local => "local",
         }
+    }
+
+    /// Whether addresses and ports are rewritten, there and back.
+    pub fn is_nat(self) -> bool {
+        matches!(self, Forward::Nat | Forward::FullNat)
     }
 
     /// Whether packets get another IP header, which may be of another family.

@@ -39,6 +39,8 @@ pub struct Plan {
     pub range_nodes: BTreeSet<IpAddr>,
     /// The addresses that the director puts on its outside interfaces.
     pub vips: BTreeSet<IpAddr>,
+    /// The addresses that fullnat lends: the director puts them on its inside interfaces.
+    pub sources: BTreeSet<IpAddr>,
 }
 
 /// Index into [`Plan::services`].
@@ -54,6 +56,8 @@ pub struct ServicePlan {
     pub persistence: Option<Persistence>,
     pub timeouts: Timeouts,
     pub udp: Udp,
+    /// What real servers under fullnat take for clients' addresses, if there are such servers.
+    pub sources: Vec<IpAddr>,
     /// In the order of the configuration; those that can serve this family.
     pub reals: Vec<RealPlan>,
 }

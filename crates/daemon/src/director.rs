@@ -345,7 +345,16 @@ impl Director {
     async fn put_vips(&mut self, config: &Config, interfaces: &[Interface]) -> Result<(), DirectorError> {
         let outside: Vec<Interface> =
             interfaces.iter().filter(|i| config.router.outside.contains(&i.name)).cloned().collect();
-        let places = vips::places(&self.plan.vips, &outside);
+        let mut places = vips::places(&self.plan.vips, &outside);
+        // What real servers answer to stands on the side where they are.
+        let inside: Vec<Interface> = interfaces.iter().filter(|i| config.router.inside.contains(&i.name)).cloned().collect();
+        let inside = if inside.is_empty() { &outside } else { &inside };
+        places.extend(vips::places(&self.plan.sources, inside));
+        let sides: Vec<Interface> = interfaces
+            .iter()
+            .filter(|i| outside.contains(i) || (inside.contains(i) && !self.plan.sources.is_empty()))
+            .cloned()
+            .collect();
         let wanted: BTreeSet<&PlacedVip> = places.iter().collect();
         let gone: Vec<PlacedVip> = self.state.vips.iter().filter(|vip| !wanted.contains(vip)).cloned().collect();
         vips::take(&self.network, &gone).await?;
@@ -356,26 +365,27 @@ impl Director {
         if self.state.vips.len() != known.len() || !gone.is_empty() {
             self.place.save_state(&self.state)?;
         }
-        vips::put(&self.network, &missing, &outside).await?;
-        self.announce(&outside, &places, &missing)
+        vips::put(&self.network, &missing, &sides).await?;
+        self.announce(&sides, &places, &missing)
     }
 
     /// All VIPs, or on interfaces that have been there before those that are new.
     fn announce(
         &mut self,
-        outside: &[Interface],
+        sides: &[Interface],
         places: &[PlacedVip],
         missing: &[PlacedVip],
     ) -> Result<(), DirectorError> {
+        let kept: BTreeSet<IpAddr> = self.plan.vips.union(&self.plan.sources).copied().collect();
         let mut before = std::mem::take(&mut self.announcements);
         let now = Instant::now();
-        for interface in outside {
+        for interface in sides {
             let known = before.iter().position(|announcements| announcements.is_of(interface));
             let (mut announcements, new) = match known {
                 Some(index) => (before.swap_remove(index), missing),
                 None => (Announcements::open(interface)?, places),
             };
-            announcements.keep(&self.plan.vips);
+            announcements.keep(&kept);
             for vip in new.iter().filter(|vip| vip.interface == interface.name) {
                 announcements.add(vip.address.addr(), now);
             }

@@ -2,7 +2,6 @@
 
 use crate::linux::sysctl;
 use crate::place::ChangedSysctl;
-use marca_config::model::Forward;
 use marca_config::plan::{Family, Plan};
 
 /// Which values the director's interfaces must have. `interfaces` are those on which real servers' replies arrive.
@@ -10,7 +9,7 @@ pub fn wanted(plan: &Plan, interfaces: &[String]) -> Vec<(String, &'static str)>
     let nat = |family| {
         plan.services
             .iter()
-            .any(|service| service.family == family && service.reals.iter().any(|r| r.forward == Forward::Nat))
+            .any(|service| service.family == family && service.reals.iter().any(|r| r.forward.is_nat()))
     };
     let mut wanted = Vec::new();
     for interface in interfaces {

@@ -25,7 +25,7 @@ pub struct Hops {
     refreshed: Option<(u32, IpAddr)>,
 }
 
-/// What ways are found from: the director's interfaces, and the addresses that come and go with VIPs.
+/// What ways are found from: the director's interfaces, and its addresses that come and go, VIPs and sources.
 #[derive(Clone, Copy)]
 pub struct Surroundings<'a> {
     pub interfaces: &'a [Interface],
@@ -38,7 +38,7 @@ impl Hops {
         let mut hops = Self::default();
         plan.services.iter().for_each(|service| hops.add(service, ids));
         let all: Vec<IpAddr> = hops.reals.keys().copied().collect();
-        hops.find(network, &all, Surroundings { interfaces, vips: &plan.vips }).await;
+        hops.find(network, &all, Surroundings { interfaces, vips: &lent(plan) }).await;
         hops
     }
 
@@ -61,7 +61,7 @@ impl Hops {
         let changed = difference.changed.iter().flat_map(|(_, index)| addresses(&new.services[*index]));
         let unknown: BTreeSet<IpAddr> = changed.filter(|address| !self.ways.contains_key(address)).collect();
         let unknown: Vec<IpAddr> = unknown.into_iter().collect();
-        self.find(network, &unknown, Surroundings { interfaces, vips: &new.vips }).await;
+        self.find(network, &unknown, Surroundings { interfaces, vips: &lent(new) }).await;
     }
 
     fn add(&mut self, service: &ServicePlan, ids: &Ids) {
@@ -323,6 +323,11 @@ fn tunnel_source(route: &Route, interface: &Interface, to: IpAddr, vips: &BTreeS
     };
     let on_link = own().find(|net| net.contains(&to));
     on_link.or_else(|| own().next()).map(|net| net.addr()).or(Some(source))
+}
+
+/// The director's addresses that come and go with the configuration.
+fn lent(plan: &Plan) -> BTreeSet<IpAddr> {
+    plan.vips.union(&plan.sources).copied().collect()
 }
 
 /// Asks the kernel for a neighbour.

@@ -19,8 +19,16 @@ pub struct Party {
     pub destination: u32,
     /// The real server's number, when the source is one under NAT; else 0.
     pub node: u32,
-    /// Of the node: `node_flags`.
+    /// `node_flags`, of the node; or that the destination is a source address of fullnat.
     pub flags: u8,
+}
+
+impl Party {
+    /// Whether the packet goes to a source address of fullnat.
+    #[inline(always)]
+    pub fn is_source(&self) -> bool {
+        self.flags & node_flags::SOURCE != 0
+    }
 }
 
 /// What a packet is to the director.
@@ -61,8 +69,9 @@ pub fn party<T: Tables>(t: &T, control: &Control, h: &Headers) -> Option<Party> 
     let mut party = Party::default();
     if let Some(cell) = address(t, control, h.family, &h.destination) {
         party.destination = cell.destination;
+        party.flags = cell.flags & node_flags::SOURCE;
     }
-    if party.destination != 0 {
+    if party.destination != 0 || party.flags != 0 {
         return Some(party);
     }
     // A real server's reply goes before a prefix of mark rules, which may well hold all clients.
@@ -70,7 +79,7 @@ pub fn party<T: Tables>(t: &T, control: &Control, h: &Headers) -> Option<Party> 
         && cell.node != 0
     {
         party.node = cell.node;
-        party.flags = cell.flags;
+        party.flags = cell.flags & node_flags::RANGES;
         t.note(Step::FromServer { node: cell.node });
         return Some(party);
     }

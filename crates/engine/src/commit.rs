@@ -54,7 +54,7 @@ fn open<T: Tables>(t: &T, control: &Control, h: &Headers, d: &Decision, now: u32
         Place::Evicted => gone(t, inserted.real, inserted.state),
         // The table still says where its packets go; and what goes past the VIP is not held up.
         // Only a record knows of a connection that the real server has opened.
-        Place::Full if state & state_bits::OUTBOUND != 0 => return Err(Reason::TableFull),
+        Place::Full if state & state_bits::OUTBOUND != 0 || d.source != 0 => return Err(Reason::TableFull),
         Place::Full if d.table && (!differs || state & state_bits::DIRECT != 0) => return Ok(()),
         Place::Full => return Err(Reason::TableFull),
     }
@@ -108,7 +108,7 @@ fn promote<T: Tables>(t: &T, control: &Control, h: &Headers, d: &Decision, now: 
 }
 
 #[inline(always)]
-fn update<T: Tables>(t: &T, control: &Control, h: &Headers, d: &Decision, now: u32) {
+pub(crate) fn update<T: Tables>(t: &T, control: &Control, h: &Headers, d: &Decision, now: u32) {
     let Change { table, index, from, to, .. } = d.change;
     let Some(cell) = t.cell(table, index) else { return };
     flow::touch(cell, now);
@@ -170,8 +170,8 @@ pub fn release<T: Tables>(t: &T, table: CellTable, index: u32) {
 
 /// A connection is no more.
 #[inline(always)]
-fn gone<T: Tables>(t: &T, real: u32, state: u64) {
-    if state & (state_bits::TEMPLATE | state_bits::DIRECT) != 0 {
+pub(crate) fn gone<T: Tables>(t: &T, real: u32, state: u64) {
+    if state & (state_bits::TEMPLATE | state_bits::DIRECT | state_bits::REVERSE) != 0 {
         return;
     }
     if let Some(load) = t.load(real) {

@@ -1,6 +1,7 @@
 //! What to do with a packet, and what to remember of it. Reads tables, writes nothing: [`crate::commit`] does.
 
 use crate::classify::{Class, Outbound, Unique};
+use crate::forward::fullnat;
 use crate::flow::{self, Found, FromClient, FromServer, Key, NO_RECORD};
 use crate::layout::{Address, Control, NO_REAL, SCTP, Service, TCP, UDP, real_flags, service_flags, state_bits};
 use crate::persist;
@@ -24,6 +25,9 @@ pub struct Decision {
     pub cursor: CursorMove,
     /// The service's table decides: the watch filter must know of handshakes and closes.
     pub table: bool,
+    /// To the server: what it takes for the client; 0: the client's own address and port. See
+    /// [`crate::forward::fullnat`].
+    pub source: u32,
 }
 
 impl Decision {
@@ -40,6 +44,7 @@ impl Decision {
             template: Remember::NOTHING,
             cursor: CursorMove::NONE,
             table,
+            source: 0,
         }
     }
 }
@@ -117,7 +122,7 @@ impl Change {
 
     /// Only a touch when the state stays.
     #[inline(always)]
-    fn update(table: CellTable, index: u32, from: u64, to: u64) -> Self {
+    pub(crate) fn update(table: CellTable, index: u32, from: u64, to: u64) -> Self {
         let kind = if from == to { ChangeKind::Touch } else { ChangeKind::Update };
         Self { kind, table, index, from, to }
     }
@@ -202,9 +207,10 @@ fn request<T: Tables>(
     now: u32,
 ) -> Result<Decision, Reason> {
     let Some(settings) = t.service(service) else { return Err(Reason::Inconsistent) };
-    let table = settings.flags & service_flags::TABLE != 0;
+    // With RECORDED the table chooses for new connections, and that is all.
+    let table = settings.flags & (service_flags::TABLE | service_flags::RECORDED) == service_flags::TABLE;
     let slot = schedule::slot(t, control, &settings, h.family, &h.source, h.source_port);
-    if table && slot.is_none() {
+    if settings.flags & service_flags::TABLE != 0 && slot.is_none() {
         return Err(Reason::Inconsistent);
     }
     if let Some(slot) = &slot {
@@ -257,7 +263,7 @@ fn request<T: Tables>(
         // Without a record, the table still says where it belongs; without a table nothing does, and the kernel, which
         // has the VIP and no such connection, resets it.
         return match slot {
-            Some(slot) if slot.real != NO_REAL => {
+            Some(slot) if table && slot.real != NO_REAL => {
                 Ok(Decision::to_server(service, slot.real, port, Change::NONE, table))
             }
             _ => Err(Reason::NoFlow),
@@ -342,7 +348,7 @@ fn failure(settings: &Service, found: &Found, table: CellTable) -> Decision {
 
 /// State bits that a TCP segment sets; `fin` is the sender's.
 #[inline(always)]
-fn closing(h: &Headers, fin: u64) -> u64 {
+pub(crate) fn closing(h: &Headers, fin: u64) -> u64 {
     let reset = if h.tcp_flags & RST != 0 { state_bits::RESET } else { 0 };
     let fin = if h.tcp_flags & FIN != 0 { fin } else { 0 };
     reset | fin
@@ -383,7 +389,9 @@ fn proved<T: Tables>(t: &T, control: &Control, service: u32, settings: &Service,
 
 #[inline(always)]
 fn to_server(found: &Found, change: Change, table: bool) -> Decision {
-    Decision::to_server(found.service, found.real, found.state as u16, change, table)
+    let mut decision = Decision::to_server(found.service, found.real, found.state as u16, change, table);
+    decision.source = fullnat::of_state(found.state);
+    decision
 }
 
 #[inline(always)]
@@ -424,7 +432,7 @@ fn reply<T: Tables>(
     let to = found.state | closing(h, state_bits::FIN_SERVER);
     let change = Change::update(table, found.index, found.state, to);
     let by_table = match t.service(found.service) {
-        Some(settings) => settings.flags & service_flags::TABLE != 0,
+        Some(settings) => settings.flags & (service_flags::TABLE | service_flags::RECORDED) == service_flags::TABLE,
         None => false,
     };
     let mut decision = to_server(&found, change, by_table);
@@ -479,7 +487,7 @@ pub fn stateless_reply<T: Tables>(
         return Err(Reason::NotAReply);
     };
     let stateless = h.protocol == TCP || (h.protocol == UDP && settings.flags & service_flags::UDP_STATELESS != 0);
-    if slot.record || !stateless {
+    if slot.record || !stateless || settings.flags & service_flags::RECORDED != 0 {
         return Err(Reason::NotAReply);
     }
     let Some(real) = t.real(slot.real) else { return Err(Reason::NotAReply) };

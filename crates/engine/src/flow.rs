@@ -153,6 +153,9 @@ impl<T> Match<T> for FromClient {
 
 /// From the real server: its address stands for the VIP, its port for the VIP's.
 pub struct FromServer {
+    /// Which of `state_bits::KIND` are looked at, and what they are.
+    mask: u64,
+    kind: u64,
     /// Client's port, protocol and family, as in a key.
     ports: u64,
     client: Address,
@@ -165,9 +168,33 @@ impl FromServer {
     /// Of a packet from the real server.
     #[inline(always)]
     pub fn new(h: &Headers, seed: u64) -> Self {
-        let ports = u64::from(h.destination_port) | u64::from(h.protocol) << 32 | u64::from(h.family) << 40;
-        let hash = flow_hash(seed, h.family, h.protocol, &h.destination, h.destination_port, h.source_port, 0);
-        Self { ports, client: h.destination, server: h.source, server_port: h.source_port, hash }
+        Self::of(h.family, h.protocol, (&h.destination, h.destination_port), (&h.source, h.source_port), seed)
+    }
+
+    /// Between this client and this real server.
+    #[inline(always)]
+    pub fn of(
+        family: u8,
+        protocol: u8,
+        (client, client_port): (&Address, u16),
+        (server, server_port): (&Address, u16),
+        seed: u64,
+    ) -> Self {
+        let ports = u64::from(client_port) | u64::from(protocol) << 32 | u64::from(family) << 40;
+        let hash = flow_hash(seed, family, protocol, client, client_port, server_port, 0);
+        Self { mask: state_bits::KIND, kind: 0, ports, client: *client, server: *server, server_port, hash }
+    }
+
+    /// The reverse record of a connection under fullnat, whose "client" is its source.
+    #[inline(always)]
+    pub fn reverse(self) -> Self {
+        Self { mask: state_bits::REVERSE, kind: state_bits::REVERSE, ..self }
+    }
+
+    /// The record of a connection under fullnat that has this source.
+    #[inline(always)]
+    pub fn with_source(self, source: u32) -> Self {
+        Self { kind: u64::from(source) << state_bits::SOURCE_SHIFT, ..self }
     }
 }
 
@@ -185,6 +212,7 @@ impl<T: Tables> Match<T> for FromServer {
             || cell.key[1].get() != a
             || cell.key[2].get() != b
             || state as u16 != self.server_port
+            || state & self.mask != self.kind
         {
             return false;
         }
@@ -389,6 +417,31 @@ fn take(cell: &Cell, stamp: u32, key: &Key, record: &Record) -> bool {
 pub fn release(cell: &Cell) -> bool {
     let stamp = cell.stamp.get();
     stamp & PHASE == VALID && cell.stamp.replace(stamp, stamp & !PHASE | EMPTY)
+}
+
+/// Of records that match: where one with this key is, and whether there is one with another.
+#[inline(always)]
+pub fn only<T: Tables, M: Match<T>>(t: &T, control: &Control, table: CellTable, m: &M, key: &Key) -> (u32, bool) {
+    let words = key.words();
+    let hash = m.hash();
+    let (mut own, mut other) = (NO_RECORD, false);
+    let mut way = 0;
+    while way < limits::WAYS * limits::CHOICES {
+        let at = index(control, table, hash, way);
+        if let Some(cell) = t.cell(table, at)
+            && cell.stamp.get() & PHASE == VALID
+            && m.matches(t, cell)
+        {
+            // The rest of the key is what matched.
+            if cell.key[0].get() == words[0] && cell.key[3].get() == words[3] && cell.key[4].get() == words[4] {
+                own = at;
+            } else {
+                other = true;
+            }
+        }
+        way += 1;
+    }
+    (own, other)
 }
 
 /// Whether the cell holds a record.

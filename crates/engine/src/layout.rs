@@ -8,7 +8,7 @@ pub use marca_atomic::{Word32, Word64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Of all layouts in this file: daemon and pinned tables must agree.
-pub const LAYOUT_VERSION: u32 = 3;
+pub const LAYOUT_VERSION: u32 = 4;
 
 /// Limits, each with its reason.
 pub mod limits {
@@ -37,6 +37,10 @@ pub mod limits {
     /// Prefixes of copied routes: some thousands of VIPs among them. A router with more (a full Internet table has a
     /// million) asks the kernel.
     pub const ROUTES: u32 = 1 << 16;
+    /// Source addresses of fullnat, former ones included; a record names one by 16 bits.
+    pub const SOURCES: u32 = 4096;
+    /// Sources that a new connection under fullnat tries: with nine of ten in use, one connection in thirty finds none.
+    pub const SOURCE_TRIES: u32 = 32;
 }
 
 /// `BPF` jiffies are shifted right by this to give ticks: fine enough for timeouts in seconds, and 32 bits of them last
@@ -159,6 +163,8 @@ record! {
 pub mod node_flags {
     /// Replies from ports without a cell of their own may belong to a connection: a service has ranges.
     pub const RANGES: u8 = 1;
+    /// A source address of fullnat.
+    pub const SOURCE: u8 = 2;
 }
 
 record! {
@@ -281,7 +287,10 @@ record! {
         /// log2 of `slots_len` for `sh`.
         sh_bits: u8,
         spare: [u8; 2],
-        spare2: [u32; 14],
+        /// Fullnat: the first of its source addresses, and how many there are.
+        sources: u32,
+        sources_len: u32,
+        spare2: [u32; 12],
     }
 }
 
@@ -294,6 +303,8 @@ pub mod service_flags {
     pub const HASH_PORT: u32 = 4;
     /// Clients are not told that their connection's real server has failed.
     pub const SILENT: u32 = 1 << 8;
+    /// Connections have records, and packets ask them, even where a table decides: some real server is under fullnat.
+    pub const RECORDED: u32 = 1 << 20;
 }
 
 record! {
@@ -348,6 +359,8 @@ pub mod real_flags {
     pub const DOWN: u8 = 8;
     /// GUE: the outer UDP header has a checksum, where the packet's own tells it.
     pub const CHECKSUM: u8 = 1 << 7;
+    /// NAT: new connections get another source, too (fullnat).
+    pub const FULL: u8 = 1 << 6;
 }
 
 /// A slot of a table scheduler: the real server in the low 32 bits ([`NO_REAL`]: none), and bits above.
@@ -386,7 +399,7 @@ pub struct Cell {
     pub key: [Word64; 5],
     /// Real server (low half) and service (high half).
     pub owner: Word64,
-    /// Server's port (16 bits), `state_bits` (16 bits).
+    /// Server's port (16 bits), `state_bits` (16 bits), fullnat's source (32 bits): see [`crate::forward::fullnat`].
     pub state: Word64,
 }
 const _: () = assert!(size_of::<Cell>() == 64);
@@ -403,8 +416,14 @@ pub mod state_bits {
     pub const DIRECT: u64 = 1 << 20;
     /// Not a connection but a persistence template whose client has not finished a handshake yet.
     pub const TEMPLATE: u64 = 1 << 21;
+    /// Of a connection under fullnat, as its real server sees it: the other record knows the connection.
+    pub const REVERSE: u64 = 1 << 29;
     /// The real server has opened it, with the VIP's address.
     pub const OUTBOUND: u64 = 1 << 28;
+    /// Bits above are fullnat's source; 0: the client's own.
+    pub const SOURCE_SHIFT: u32 = 32;
+    /// What tells the records of one real server's ports apart.
+    pub const KIND: u64 = REVERSE | 0xffff_ffff << SOURCE_SHIFT;
     /// Any of the ways to end.
     pub const ENDING: u64 = FIN_CLIENT | FIN_SERVER | RESET;
 }

@@ -44,6 +44,6 @@ pub mod tables;
 pub mod wire;
 
 pub use packet::Packet;
-pub use path::{Between, Outcome, Stage, Turn, Work, act, fast, judge, process, tell};
+pub use path::{Between, Outcome, Stage, Turn, Work, act, back, borrow, fast, full, hide, judge, process, tell};
 pub use reason::{Action, Reason};
 pub use tables::Tables;

@@ -7,8 +7,8 @@ use crate::classify::{self, Class, Unique};
 use crate::commit;
 use crate::decide::{self, Change, ChangeKind, Decision, To, Way};
 use crate::flow::{self, FromClient, FromServer, NO_RECORD, watch};
-use crate::forward::{self, Sent};
-use crate::layout::{Control, NO_REAL, SCTP, TCP, UDP, service_flags, state_bits};
+use crate::forward::{self, Method, Sent, fullnat, nat};
+use crate::layout::{Control, NO_REAL, SCTP, TCP, UDP, real_flags, service_flags, state_bits};
 use crate::neighbour;
 use crate::packet::Packet;
 use crate::reason::{Action, Reason};
@@ -34,6 +34,14 @@ pub enum Stage {
     Act = 1,
     /// [`tell`]: the frame becomes an answer to whoever sent it.
     Answer = 2,
+    /// [`full`]: the short way under fullnat, of packets to a real server.
+    Full = 3,
+    /// [`back`]: the only way under fullnat of packets from a real server.
+    Back = 4,
+    /// [`borrow`]: a source for a new connection under fullnat; between [`judge`] and [`act`].
+    Borrow = 5,
+    /// [`hide`]: the source is put in, behind [`act`].
+    Hide = 6,
     /// The way is over.
     Done = u32::MAX,
 }
@@ -68,6 +76,10 @@ pub fn process<P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Outcome {
             Stage::Judge => judge(p, t, &mut between),
             Stage::Act => act(p, t, &mut between),
             Stage::Answer => tell(p, t, &between),
+            Stage::Full => full(p, t),
+            Stage::Back => back(p, t),
+            Stage::Borrow => borrow(t, &mut between),
+            Stage::Hide => hide(p, t, &between),
             Stage::Done => return turn.outcome,
         }
     }
@@ -77,8 +89,10 @@ pub fn process<P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Outcome {
 #[inline(always)]
 pub fn fast<P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Turn {
     let done = match look(p, t) {
-        Ok(None) => return Turn::to(Stage::Judge),
-        Ok(Some((h, known))) => {
+        Err(Other { stage, .. }) if stage != Stage::Done => return Turn::to(stage),
+        Err(Other { reason, .. }) => Err(reason),
+        Ok((_, known)) if known.source != 0 => return Turn::to(Stage::Full),
+        Ok((h, known)) => {
             if known.touch != NO_RECORD
                 && let Some(cell) = t.cell(CellTable::Flows, known.touch)
             {
@@ -86,7 +100,6 @@ pub fn fast<P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Turn {
             }
             send(p, t, &h, known.real, &known.way, false)
         }
-        Err(reason) => Err(reason),
     };
     if let Err(Reason::TtlExceeded | Reason::TooBig | Reason::ServerFailed) = done {
         return Turn::to(Stage::Judge);
@@ -100,6 +113,28 @@ struct Known {
     way: Way,
     /// The record that was looked up; [`NO_RECORD`] when the slot decided.
     touch: u32,
+    /// As in [`Decision`].
+    source: u32,
+}
+
+/// Why a stage does not serve a packet: the stage that does, or the packet's end.
+struct Other {
+    stage: Stage,
+    reason: Reason,
+}
+
+impl Other {
+    #[inline(always)]
+    fn to(stage: Stage) -> Self {
+        Self { stage, reason: Reason::Inconsistent }
+    }
+}
+
+impl From<Reason> for Other {
+    #[inline(always)]
+    fn from(reason: Reason) -> Self {
+        Self { stage: Stage::Done, reason }
+    }
 }
 
 /// What [`judge`] leaves to the stages after it.
@@ -154,8 +189,18 @@ pub fn judge<P: Packet, T: Tables>(p: &P, t: &mut T, between: &mut Between) -> T
     match study(p, t, &mut between.headers, now) {
         Ok(decision) => {
             between.work = Work { headers: between.headers, decision, now };
-            Turn::to(Stage::Act)
+            Turn::to(if fullnat::concerns(t, &between.headers, &decision) { Stage::Borrow } else { Stage::Act })
         }
+        Err(Other { stage, .. }) if stage != Stage::Done => Turn::to(stage),
+        Err(Other { reason, .. }) => finish(t, Err(reason)),
+    }
+}
+
+/// A connection under fullnat gets its source, and what it needs for that.
+#[inline(always)]
+pub fn borrow<T: Tables>(t: &mut T, between: &mut Between) -> Turn {
+    match fullnat::borrow(t, &mut between.work) {
+        Ok(()) => Turn::to(Stage::Act),
         Err(reason) => finish(t, Err(reason)),
     }
 }
@@ -170,6 +215,56 @@ pub fn act<P: Packet, T: Tables>(p: &mut P, t: &mut T, between: &mut Between) ->
             return between.ask(ask);
         }
     }
+    if let Ok(Sent { reason: Reason::Nat, .. }) = done
+        && between.work.decision.source != 0
+    {
+        return Turn::to(Stage::Hide);
+    }
+    finish(t, done)
+}
+
+/// What [`act`] has sent on by NAT gets its source.
+#[inline(always)]
+pub fn hide<P: Packet, T: Tables>(p: &mut P, t: &mut T, between: &Between) -> Turn {
+    let Work { headers, decision, .. } = &between.work;
+    let done = match t.real(decision.real_index) {
+        Some(real) => fullnat::hide(p, t, headers, decision.source)
+            .map(|()| Sent { reason: Reason::FullNat, interface: real.interface }),
+        None => Err(Reason::Inconsistent),
+    };
+    finish(t, done)
+}
+
+/// The short way under fullnat, as [`fast`] for others.
+#[inline(always)]
+pub fn full<P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Turn {
+    let Ok((h, known)) = look(p, t) else { return Turn::to(Stage::Judge) };
+    let Some(real) = t.real(known.real) else { return Turn::to(Stage::Judge) };
+    let is_ready = real.flags & (real_flags::RESOLVED | real_flags::DOWN) == real_flags::RESOLVED;
+    // Whatever is unusual.
+    if known.source == 0 || !is_ready || real.method != Method::Nat as u8 || h.ttl <= 1 {
+        return Turn::to(Stage::Judge);
+    }
+    if let Some(cell) = t.cell(CellTable::Flows, known.touch) {
+        flow::touch(cell, t.now());
+    }
+    let edit = nat::Edit { source: false, address: real.address, port: known.way.port };
+    let done = match nat::rewrite(p, &h, &edit) {
+        Ok(()) => fullnat::hide(p, t, &h, known.source),
+        Err(reason) => Err(reason),
+    };
+    let done = match done {
+        Ok(()) => forward::macs(p, real.destination_mac, real.source_mac),
+        Err(reason) => Err(reason),
+    };
+    t.count_in(known.real, h.length, false);
+    finish(t, done.map(|()| Sent { reason: Reason::FullNat, interface: real.interface }))
+}
+
+/// Packets to a source address of fullnat.
+#[inline(always)]
+pub fn back<P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Turn {
+    let done = fullnat::bring_back(p, t);
     finish(t, done)
 }
 
@@ -209,23 +304,33 @@ fn send<P: Packet, T: Tables>(
     Ok(sent)
 }
 
-/// A packet that the short way serves, and how; `None`: the long way.
+/// A packet that a short way serves, and how.
 #[inline(always)]
-fn look<P: Packet, T: Tables>(p: &P, t: &T) -> Result<Option<(Headers, Known)>, Reason> {
+fn look<P: Packet, T: Tables>(p: &P, t: &T) -> Result<(Headers, Known), Other> {
     let mut h = wire::network(p)?;
-    let Some(control) = t.control() else { return Err(Reason::Inconsistent) };
+    let Some(control) = t.control() else { return Err(Reason::Inconsistent.into()) };
     let Some(party) = classify::party(t, &control, &h) else {
-        return if may_be_direct(p, t, &control, &h) { Ok(None) } else { Err(Reason::NotOurs) };
+        return if may_be_direct(p, t, &control, &h) {
+            Err(Other::to(Stage::Judge))
+        } else {
+            Err(Reason::NotOurs.into())
+        };
     };
+    if party.is_source() {
+        return Err(Other::to(Stage::Back));
+    }
     if wire::has_extensions(&h) {
-        return Ok(None);
+        return Err(Other::to(Stage::Judge));
     }
     wire::transport(p, &mut h)?;
     if h.tcp_flags & (SYN | FIN | RST) != 0 {
-        return Ok(None);
+        return Err(Other::to(Stage::Judge));
     }
     let class = classify::class(t, &control, &party, &h, p.interface())?;
-    Ok(known(t, &control, &h, &class).map(|known| (h, known)))
+    match known(t, &control, &h, &class) {
+        Some(known) => Ok((h, known)),
+        None => Err(Other::to(Stage::Judge)),
+    }
 }
 
 /// Where a data packet goes if that takes no more than a look. The slot is asked first; where it cannot say, the record
@@ -237,14 +342,15 @@ fn known<T: Tables>(t: &T, control: &Control, h: &Headers, class: &Class) -> Opt
         Class::Reply { unique, .. } => return known_reply(t, control, h, unique),
     };
     let settings = t.service(service)?;
-    let table = settings.flags & service_flags::TABLE != 0 && !expected;
+    let table =
+        settings.flags & (service_flags::TABLE | service_flags::RECORDED) == service_flags::TABLE && !expected;
     let stateless = settings.flags & service_flags::UDP_STATELESS != 0 && !expected;
     let key = decide::key(h);
     if table && (h.protocol == TCP || (stateless && h.protocol == UDP)) {
         let slot = schedule::slot(t, control, &settings, h.family, &h.source, h.source_port)?;
         let watched = h.protocol == TCP && watch::is_set(t, control, key.hash(control.seed, port));
         if !slot.record && !watched && slot.real != NO_REAL {
-            return Some(Known { real: slot.real, way: Way::to_server(port), touch: NO_RECORD });
+            return Some(Known { real: slot.real, way: Way::to_server(port), touch: NO_RECORD, source: 0 });
         }
     }
     if stateless && h.protocol == UDP {
@@ -263,19 +369,20 @@ fn known<T: Tables>(t: &T, control: &Control, h: &Headers, class: &Class) -> Opt
     if over {
         return None;
     }
-    Some(Known { real: found.real, way: Way::to_server(found.state as u16), touch: found.index })
+    let source = fullnat::of_state(found.state);
+    Some(Known { real: found.real, way: Way::to_server(found.state as u16), touch: found.index, source })
 }
 
 #[inline(always)]
 fn known_reply<T: Tables>(t: &T, control: &Control, h: &Headers, unique: Option<Unique>) -> Option<Known> {
     if let Ok((real, way)) = decide::stateless_reply(t, control, h, unique) {
-        return Some(Known { real, way, touch: NO_RECORD });
+        return Some(Known { real, way, touch: NO_RECORD, source: 0 });
     }
     let found = flow::find(t, control, CellTable::Flows, &FromServer::new(h, control.seed));
     if !found.exists() || found.state & state_bits::DIRECT != 0 {
         return None;
     }
-    Some(Known { real: found.real, way: Way::to_client(found.vip, found.vip_port), touch: found.index })
+    Some(Known { real: found.real, way: Way::to_client(found.vip, found.vip_port), touch: found.index, source: 0 })
 }
 
 /// Whether it is a TCP SYN straight to a real server under NAT.
@@ -291,18 +398,21 @@ fn may_be_direct<P: Packet, T: Tables>(p: &P, t: &T, control: &Control, h: &Head
 }
 
 #[inline(always)]
-fn study<P: Packet, T: Tables>(p: &P, t: &T, h: &mut Headers, now: u32) -> Result<Decision, Reason> {
+fn study<P: Packet, T: Tables>(p: &P, t: &T, h: &mut Headers, now: u32) -> Result<Decision, Other> {
     *h = wire::network(p)?;
-    let Some(control) = t.control() else { return Err(Reason::Inconsistent) };
+    let Some(control) = t.control() else { return Err(Reason::Inconsistent.into()) };
     let Some(party) = classify::party(t, &control, h) else {
-        return direct(p, t, &control, h);
+        return Ok(direct(p, t, &control, h)?);
     };
+    if party.is_source() {
+        return Err(Other::to(Stage::Back));
+    }
     if wire::has_extensions(h) {
         wire::extensions(p, h)?;
     }
     wire::transport(p, h)?;
     let class = classify::class(t, &control, &party, h, p.interface())?;
-    decide::decide(t, &control, h, &class, now)
+    Ok(decide::decide(t, &control, h, &class, now)?)
 }
 
 #[inline(always)]

@@ -43,6 +43,7 @@ macro_rules! reasons {
 
 reasons! {
     Nat "nat" Send "Forwarded to the real server by NAT: destination rewritten.",
+    FullNat "fullnat" Send "Forwarded to the real server by fullnat: destination and source rewritten.",
     DirectRouting "dr" Send "Forwarded to the real server by direct routing: only the MAC addresses changed.",
     Tunnel "tunnel" Send "Forwarded to the real server in a tunnel: IP in IP, GUE or GRE.",
     Local "local" Pass "Passed up: the director itself is the real server.",
@@ -55,7 +56,7 @@ reasons! {
     NotMember "not_member" Pass "Passed up: the destination is a VIP, but no virtual service has this port.",
     NotAReply "not_a_reply" Pass "Passed up: from a real server, but of no connection that the director knows.",
     Fragment "fragment" Pass "Passed up: an IP fragment.",
-    OtherProtocol "other_protocol" Pass "Passed up: to a VIP or from a real server, but not TCP, UDP or SCTP.",
+    OtherProtocol "other_protocol" Pass "Passed up: to a VIP or from a real server, but not TCP, UDP or SCTP, or SCTP under fullnat.",
     NoFlow "no_flow" Pass "Passed up to be refused: a TCP packet of no known connection, and not a SYN.",
     NoServer "no_server" Pass "Passed up to be refused: no real server of the service takes new clients.",
     ShortEthernet "short_ethernet" Pass "Passed up: the frame ends inside the Ethernet header.",
@@ -75,6 +76,7 @@ reasons! {
     NoNeighbour "no_neighbour" Drop "Dropped: the next hop's MAC address is not known yet; the daemon has been asked for it.",
     NoRoute "no_route" Drop "Dropped: the director has no route to the client.",
     TableFull "table_full" Drop "Dropped: a new connection, and no room to remember it.",
+    NoSource "no_source" Drop "Dropped: a new connection under fullnat, and none of the source addresses and ports that were tried is free for it.",
     NoRoom "no_room" Drop "Dropped: the driver left no room in front of the frame for an outer header.",
     Inconsistent "inconsistent" Drop "Dropped: the tables contradict each other. This is a bug; please report it.",
     Decapsulated "decapsulated" Pass "Passed up: taken out of its tunnel.",

@@ -95,6 +95,21 @@ pub enum Step {
     Scheduled {
         real: u32,
     },
+    /// Fullnat: a source is tried for the connection.
+    Source {
+        number: u32,
+        port: u16,
+        free: bool,
+    },
+    /// Fullnat: a reply to a source, and the connection that has it.
+    Back {
+        real: u32,
+        client: Address,
+        port: u16,
+        vip: Address,
+        vip_port: u16,
+        family: u8,
+    },
 }
 
 /// Visits numbers in order. See [`Tables::scan`].
@@ -115,6 +130,8 @@ pub trait Tables: Sized {
     /// Number of the destination with the longest prefix that holds `address`, in this half of the classifier.
     fn prefix(&self, half: u32, family: u8, address: &Address) -> Option<u32>;
     fn vip(&self, index: u32) -> Option<Vip>;
+    /// A source address of fullnat.
+    fn source(&self, number: u32) -> Option<Address>;
 
     /// The version of the service that is in force.
     fn service(&self, index: u32) -> Option<Service>;

@@ -68,6 +68,9 @@ pub fn write(
         writer.destination(destination.net, &destination.ports)?;
     }
     writer.replies()?;
+    for &source in &plan.sources {
+        writer.cell(source).flags |= node_flags::SOURCE;
+    }
     writer.addresses()?;
     Ok(Written { half, prefixes: writer.prefixes })
 }

@@ -105,12 +105,20 @@ impl Director<'_> {
         }
     }
 
-    /// The decision of the long way, which is that of the short one, and how it came about.
+    /// The decision of the long way, which is that of the short one, and how it came about. Under fullnat there is more to
+    /// it behind a request's decision, and of replies nothing else.
     fn judge(&self, frame: &Frame, pretend: bool) -> (Vec<Step>, Option<Work>) {
         let mut shadow = self.shadow(pretend);
         let mut between = Between::new();
         let turn = marca_engine::judge(frame, &mut shadow, &mut between);
-        let work = (turn.stage == Stage::Act).then(|| *between.work());
+        let mut is_decided = turn.stage == Stage::Act;
+        if turn.stage == Stage::Borrow {
+            is_decided = marca_engine::borrow(&mut shadow, &mut between).stage == Stage::Act;
+        }
+        if turn.stage == Stage::Back {
+            marca_engine::back(&mut frame.clone(), &mut shadow);
+        }
+        let work = is_decided.then(|| *between.work());
         (shadow.take_steps(), work)
     }
 

@@ -4,7 +4,7 @@ use crate::region::Region;
 use marca_config::model::{Limits, Scheduler};
 use marca_config::plan::Plan;
 use marca_engine::layout::{
-    AddressCell, Cell, Condition, Control, Destination, LAYOUT_VERSION, Load, Neighbour, PortCell, RangeCell, Real,
+    Address, AddressCell, Cell, Condition, Control, Destination, LAYOUT_VERSION, Load, Neighbour, PortCell, RangeCell, Real,
     Server, ServiceCell, Vip, Word64, control_flags, limits,
 };
 use marca_engine::schedule::{maglev, source_hash};
@@ -35,7 +35,7 @@ impl Capacity {
     pub fn for_plan(plan: &Plan, limits: &Limits) -> Self {
         let reals: usize = plan.services.iter().map(|s| s.reals.len()).sum();
         let slots: usize = plan.services.iter().map(slots_wanted).sum();
-        let hosts = plan.destinations.len() + reals;
+        let hosts = plan.destinations.len() + reals + plan.sources.len();
         let exact: usize = plan.destinations.iter().map(|d| d.ports.len()).sum::<usize>() + plan.replies.len();
         let candidates: usize = plan.destinations.iter().flat_map(|d| &d.ports).map(|p| p.candidates.len()).sum();
         let room = |count: usize, least: u32| (count as u32).saturating_mul(2).max(least).next_power_of_two();
@@ -122,6 +122,7 @@ pub struct Memory {
     pub conditions: Region<Condition>,
     pub destinations: Region<Destination>,
     pub vips: Region<Vip>,
+    pub sources: Region<Address>,
     pub services: Region<ServiceCell>,
     pub cursors: Region<Word64>,
     pub slots: Region<Word64>,
@@ -153,6 +154,7 @@ impl Memory {
             conditions: Region::on_heap(capacity.half * 2),
             destinations: Region::on_heap(capacity.half * 2),
             vips: Region::on_heap(capacity.half * 2),
+            sources: Region::on_heap(limits::SOURCES),
             services: Region::on_heap(capacity.services),
             cursors: Region::on_heap(capacity.services),
             slots: Region::on_heap(capacity.slots),

@@ -73,6 +73,8 @@ pub fn write(memory: &Memory, plan: &Plan, ids: &Ids, clock: Clock) -> Result<()
 pub struct Prepared<'p> {
     changes: Vec<Changed<'p>>,
     leaving: Vec<u32>,
+    /// Fullnat's addresses, with their numbers.
+    sources: Vec<(u32, Address)>,
 }
 
 /// A service, and what of it is new.
@@ -98,7 +100,8 @@ impl<'p> Prepared<'p> {
         ids: &Ids,
         clock: Clock,
     ) -> Result<Self, NoRoom> {
-        let mut writer = Writer { memory, ids, clock, slots: Spans::default(), servers: Spans::default() };
+        let sources = Sources::default();
+        let mut writer = Writer { memory, ids, clock, slots: Spans::default(), servers: Spans::default(), sources };
         let mut changes = Vec::new();
         match known {
             Some(difference) => {
@@ -117,7 +120,7 @@ impl<'p> Prepared<'p> {
                 }
             }
         }
-        Ok(Self { changes, leaving: ids.leaving_reals().collect() })
+        Ok(Self { changes, leaving: ids.leaving_reals().collect(), sources: writer.sources.new })
     }
 
     /// Real servers that are new, or reached otherwise, and those that leave.
@@ -137,6 +140,9 @@ impl<'p> Prepared<'p> {
 
     /// Puts the services in force, one after the other, each by one store.
     pub fn switch(&self, memory: &Memory) {
+        for (number, address) in &self.sources {
+            memory.sources.set(*number, address);
+        }
         for Changed { number, new, servers, slots, .. } in &self.changes {
             let Some(cell) = memory.services.get(*number) else { continue };
             let old = cell.versions[(cell.current & 1) as usize];
@@ -203,6 +209,35 @@ struct Writer<'a> {
     clock: Clock,
     slots: Spans,
     servers: Spans,
+    sources: Sources,
+}
+
+/// Fullnat's addresses. Records name them by number, so an address keeps its number as long as the tables are there, and
+/// services with the same addresses share them.
+#[derive(Default)]
+struct Sources {
+    known: Option<Vec<Address>>,
+    new: Vec<(u32, Address)>,
+}
+
+impl Sources {
+    /// The number of the first of these addresses, which follow each other; `None`: there is no room.
+    fn number(&mut self, memory: &Memory, wanted: &[Address]) -> Option<u32> {
+        let known = self.known.get_or_insert_with(|| {
+            let all = (0..memory.sources.len()).filter_map(|number| memory.sources.get(number));
+            all.take_while(|address| *address != Address::default()).collect()
+        });
+        if let Some(first) = known.windows(wanted.len().max(1)).position(|window| window == wanted) {
+            return Some(first as u32);
+        }
+        let first = known.len() as u32;
+        if first + wanted.len() as u32 > memory.sources.len() {
+            return None;
+        }
+        known.extend(wanted);
+        self.new.extend((first..).zip(wanted.iter().copied()));
+        Some(first)
+    }
 }
 
 impl Writer<'_> {
@@ -243,6 +278,13 @@ impl Writer<'_> {
         if new.scheduler == Scheduler::Sh as u8 {
             new.sh_bits = table.len().trailing_zeros() as u8;
         }
+        let sources: Vec<Address> = plan.sources.iter().map(|source| address(*source).1).collect();
+        new.sources_len = sources.len() as u32;
+        if !sources.is_empty() {
+            let number = self.sources.number(self.memory, &sources);
+            let no_room = || NoRoom { service: plan.name.clone(), what: "source addresses", count: new.sources_len };
+            new.sources = number.ok_or_else(no_room)?;
+        }
         let same_servers = old.servers_len == new.servers_len
             && servers.iter().enumerate().all(|(i, s)| self.memory.servers.get(old.servers + i as u32) == Some(*s));
         let same_slots = same_mapping(&old, &new)
@@ -281,6 +323,9 @@ impl Writer<'_> {
         }
         if plan.udp == Udp::Stateless {
             flags |= service_flags::UDP_STATELESS;
+        }
+        if !plan.sources.is_empty() {
+            flags |= service_flags::RECORDED;
         }
         Service {
             mask: mask(plan),
@@ -328,6 +373,9 @@ fn real(memory: &Memory, plan: &RealPlan, index: u32, service: u32) {
     let same = old.address == address && old.family == family && old.service == service;
     let kept = if same { old } else { Real::default() };
     let mut flags = (kept.flags & real_flags::RESOLVED) | real_flags::UP;
+    if plan.forward == Forward::FullNat {
+        flags |= real_flags::FULL;
+    }
     let mut tunnel_port = 0;
     if let Forward::Gue(gue) = plan.forward {
         tunnel_port = gue.port;
@@ -361,7 +409,7 @@ fn write_slots(memory: &Memory, table: &[u32], old: &Service, new: &Service) {
 
 /// Whether every client that has a slot has the one of the same number in both.
 fn same_mapping(old: &Service, new: &Service) -> bool {
-    let flags = service_flags::TABLE | service_flags::HASH_PORT;
+    let flags = service_flags::TABLE | service_flags::HASH_PORT | service_flags::RECORDED;
     old.slots_len == new.slots_len
         && old.scheduler == new.scheduler
         && old.mask == new.mask
@@ -425,7 +473,7 @@ fn scheduler(name: Name) -> Scheduler {
 /// The engine's number of a forwarding method.
 pub fn method(forward: Forward) -> Method {
     match forward {
-        Forward::Nat => Method::Nat,
+        Forward::Nat | Forward::FullNat => Method::Nat,
         Forward::Dr => Method::DirectRouting,
         Forward::Tunnel => Method::Tunnel,
         Forward::Gue(_) => Method::Gue,

@@ -17,6 +17,7 @@ use crate::memory::{Memory, WATCH_WORDS};
 use crate::view::View;
 use marca_engine::commit;
 use marca_engine::flow::{self, FromClient, Key, Record};
+use marca_engine::forward::fullnat;
 use marca_engine::layout::{Address, Cell, Control, SCTP, Service, TCP, service_flags, slot_bits, state_bits};
 use marca_engine::persist;
 use marca_engine::schedule;
@@ -112,6 +113,7 @@ struct Mapping {
     slots_len: u32,
     mask: Address,
     hash_port: bool,
+    recorded: bool,
 }
 
 impl Mapping {
@@ -122,6 +124,7 @@ impl Mapping {
             slots_len: settings.slots_len,
             mask: settings.mask,
             hash_port: settings.flags & service_flags::HASH_PORT != 0,
+            recorded: settings.flags & service_flags::RECORDED != 0,
         }
     }
 }
@@ -226,8 +229,11 @@ impl Sweep {
     fn flow(&mut self, view: &View, control: &Control, index: u32) -> bool {
         let Some((key, record)) = view.cell(CellTable::Flows, index).and_then(flow::read) else { return false };
         let Known { settings, mapped, .. } = self.service(view, record.service);
+        if record.state & state_bits::REVERSE != 0 {
+            return self.reverse(view, CellTable::Flows, index, &key, &record, &settings);
+        }
         let timeout = self.timeout(&key, &record, &settings);
-        let slot = schedule::slot(view, control, &settings, key.family, &key.client, key.client_port);
+        let slot = slot_that_spares(view, control, &settings, &key);
         let place = slot.map(|slot| (record.service, slot.index.wrapping_sub(settings.slots)));
         let over = flow::idle(view.now, record.seen) > timeout;
         // Ends are watched, so their records are fresh; so are datagrams', which always ask.
@@ -245,7 +251,9 @@ impl Sweep {
         }
         self.count(record.real);
         if let (Some(slot), Some(place)) = (slot, place) {
-            if slot.real != record.real || record.state & state_bits::DIRECT != 0 {
+            // A service that was under fullnat until a while ago has connections with sources.
+            let differs = record.state & state_bits::DIRECT != 0 || fullnat::of_state(record.state) != 0;
+            if slot.real != record.real || differs {
                 self.differing.insert(place);
             }
             if record.state & state_bits::ENDING != 0 {
@@ -328,6 +336,9 @@ impl Sweep {
     fn half_open(&mut self, view: &View, control: &Control, index: u32) -> bool {
         let Some((key, record)) = view.cell(CellTable::HalfOpen, index).and_then(flow::read) else { return false };
         let Known { settings, .. } = self.service(view, record.service);
+        if record.state & state_bits::REVERSE != 0 {
+            return self.reverse(view, CellTable::HalfOpen, index, &key, &record, &settings);
+        }
         let timeout = if record.state & state_bits::RESET != 0 { self.reset } else { settings.half_open };
         if flow::idle(view.now, record.seen) > timeout {
             commit::release(view, CellTable::HalfOpen, index);
@@ -338,13 +349,33 @@ impl Sweep {
             return false;
         }
         self.count(record.real);
-        let slot = schedule::slot(view, control, &settings, key.family, &key.client, key.client_port);
+        let slot = slot_that_spares(view, control, &settings, &key);
         if let Some(slot) = slot {
             flow::watch::set(view, key.hash(control.seed, record.state as u16));
-            if slot.real != record.real {
+            if slot.real != record.real || fullnat::of_state(record.state) != 0 {
                 self.differing.insert((record.service, slot.index.wrapping_sub(settings.slots)));
             }
         }
+        false
+    }
+
+    /// The reverse record of a connection under fullnat lives as long as the connection's own; and some time longer, in
+    /// which the real server may not have forgotten who had the source. Whether it was freed.
+    fn reverse(
+        &mut self,
+        view: &View,
+        table: CellTable,
+        index: u32,
+        key: &Key,
+        record: &Record,
+        settings: &Service,
+    ) -> bool {
+        let is_over = flow::idle(view.now, record.seen) > settings.half_open;
+        if is_over && !fullnat::has_connection(view, key, record) {
+            commit::release(view, table, index);
+            return true;
+        }
+        self.count(record.real);
         false
     }
 
@@ -445,6 +476,19 @@ impl Sweep {
 /// Whether a template's time, `expires`, was over at this tick.
 fn is_over(now: u32, expires: u32) -> bool {
     now.wrapping_sub(expires) < u32::MAX / 2
+}
+
+/// The slot of a connection whose packets it may spare the look at their records.
+fn slot_that_spares(
+    view: &View,
+    control: &Control,
+    settings: &Service,
+    key: &Key,
+) -> Option<schedule::SlotView> {
+    if settings.flags & service_flags::RECORDED != 0 {
+        return None;
+    }
+    schedule::slot(view, control, settings, key.family, &key.client, key.client_port)
 }
 
 /// Valid cells of a table.

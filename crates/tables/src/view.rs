@@ -86,6 +86,10 @@ impl Tables for View<'_> {
         self.memory.vips.get(index)
     }
 
+    fn source(&self, number: u32) -> Option<Address> {
+        self.memory.sources.get(number)
+    }
+
     fn service(&self, index: u32) -> Option<Service> {
         let cell = self.memory.services.get(index)?;
         Some(cell.versions[(cell.current & 1) as usize])

@@ -39,6 +39,8 @@ static PREFIXES: LpmTrie<[u32; 6], u32, 1024> = LpmTrie::new();
 #[btf_map]
 static VIPS: Array<Vip, 2, MMAP> = Array::new();
 #[btf_map]
+static SOURCES: Array<Address, { limits::SOURCES as usize }, MMAP> = Array::new();
+#[btf_map]
 static SERVICES: Array<ServiceCell, 2, MMAP> = Array::new();
 #[btf_map]
 static SLOTS: Array<Slot, 2, MMAP> = Array::new();
@@ -71,7 +73,7 @@ static TRAFFIC: PerCpuArray<Traffic, 2> = PerCpuArray::new();
 static REASONS: PerCpuArray<u64, { Reason::COUNT }> = PerCpuArray::new();
 /// For tail calls: the stages, at their numbers (`marca_engine::Stage`). The loader fills them (`marca_bpf::TAIL_CALLS`).
 #[btf_map]
-pub static PROGRAMS: ProgramArray<8> = ProgramArray::new();
+pub static PROGRAMS: ProgramArray<16> = ProgramArray::new();
 /// What stages leave for each other, on each processor.
 #[btf_map]
 pub static BETWEEN: PerCpuArray<Between, 1> = PerCpuArray::new();
@@ -135,6 +137,11 @@ impl Tables for Maps {
     #[inline(always)]
     fn vip(&self, index: u32) -> Option<Vip> {
         VIPS.get(index).copied()
+    }
+
+    #[inline(always)]
+    fn source(&self, number: u32) -> Option<Address> {
+        SOURCES.get(number).copied()
     }
 
     #[inline(always)]

@@ -47,6 +47,44 @@ pub fn marca_tell(ctx: XdpContext) -> u32 {
     go_on(&ctx, &frame, turn)
 }
 
+/// Fullnat's short way to real servers.
+#[xdp(frags)]
+pub fn marca_full(ctx: XdpContext) -> u32 {
+    let mut frame = Frame { ctx: ctx.ctx };
+    let mut maps = Maps::new(&frame);
+    let turn = marca_engine::full(&mut frame, &mut maps);
+    go_on(&ctx, &frame, turn)
+}
+
+/// Fullnat's way from real servers.
+#[xdp(frags)]
+pub fn marca_back(ctx: XdpContext) -> u32 {
+    let mut frame = Frame { ctx: ctx.ctx };
+    let mut maps = Maps::new(&frame);
+    let turn = marca_engine::back(&mut frame, &mut maps);
+    go_on(&ctx, &frame, turn)
+}
+
+/// A source for a connection under fullnat.
+#[xdp(frags)]
+pub fn marca_borrow(ctx: XdpContext) -> u32 {
+    let frame = Frame { ctx: ctx.ctx };
+    let mut maps = Maps::new(&frame);
+    let Some(between) = between() else { return xdp_action::XDP_ABORTED };
+    let turn = marca_engine::borrow(&mut maps, between);
+    go_on(&ctx, &frame, turn)
+}
+
+/// The source is put in.
+#[xdp(frags)]
+pub fn marca_hide(ctx: XdpContext) -> u32 {
+    let mut frame = Frame { ctx: ctx.ctx };
+    let mut maps = Maps::new(&frame);
+    let Some(between) = between() else { return xdp_action::XDP_ABORTED };
+    let turn = marca_engine::hide(&mut frame, &mut maps, between);
+    go_on(&ctx, &frame, turn)
+}
+
 /// What the packet's earlier stages have left.
 #[inline(always)]
 fn between() -> Option<&'static mut Between> {

@@ -209,7 +209,7 @@ fn xdp(namespace: &Namespace, interface: &str) -> Option<u64> {
     link[0]["xdp"]["mode"].as_u64()
 }
 
-fn addresses(namespace: &Namespace, interface: &str) -> Vec<IpAddr> {
+pub fn addresses(namespace: &Namespace, interface: &str) -> Vec<IpAddr> {
     let link = ip(namespace, &["address", "show", "dev", interface]);
     let addresses = link[0]["addr_info"].as_array().unwrap();
     addresses.iter().map(|address| address["local"].as_str().unwrap().parse().unwrap()).collect()

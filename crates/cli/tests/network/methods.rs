@@ -20,6 +20,16 @@ fn nat_of_ipv6() {
 }
 
 #[test]
+fn fullnat_of_ipv4() {
+    Case { method: "fullnat", family: V4, scheduler: "rr" }.check();
+}
+
+#[test]
+fn fullnat_of_ipv6() {
+    Case { method: "fullnat", family: V6, scheduler: "maglev" }.check();
+}
+
+#[test]
 fn direct_routing_of_ipv4() {
     Case { method: "dr", family: V4, scheduler: "maglev" }.check();
 }
@@ -92,7 +102,8 @@ fn gre_of_ipv6_in_ipv4() {
 /// Each real server of one service is reached in another way.
 #[test]
 fn one_service_can_have_all_methods() {
-    let methods = ["'nat'", "'dr'", "'tunnel'", "'gre'", "{ tunnel = 'gue', port = 6081, checksum = true }"];
+    let methods =
+        ["'nat'", "'fullnat'", "'dr'", "'tunnel'", "'gre'", "{ tunnel = 'gue', port = 6081, checksum = true }"];
     let mut site = Site::flat("all methods", methods.len());
     let _servers = site.serve();
     prepare_tunnel(&site, V4);
@@ -102,7 +113,7 @@ fn one_service_can_have_all_methods() {
             let DualStack { v4, v6 } = site.net.director_inside();
             let routes = [format!("route add 192.0.2.96/27 via {v4}"), format!("route add 2001:db8:1::100/120 via {v6}")];
             server.ip(&routes).unwrap();
-        } else {
+        } else if index > 1 {
             VIPS[0].both().into_iter().for_each(|vip| server.hold_vip(vip).unwrap());
             decap(&site, index, &["--gue-port", "6081"]);
         }
@@ -116,7 +127,8 @@ fn one_service_can_have_all_methods() {
         .collect();
     let DualStack { v4, v6 } = VIPS[0];
     site.run(&format!(
-        "{}[service.shop]\nvip = ['{v4}', '{v6}']\nports = ['tcp/80', 'tcp/443', 'udp/443']\nscheduler = 'rr'\npersist = '5m'\n{servers}",
+        "{}[service.shop]\nvip = ['{v4}', '{v6}']\nports = ['tcp/80', 'tcp/443', 'udp/443']\nscheduler = 'rr'\npersist = '5m'\n\
+         source = ['192.0.2.200', '2001:db8:1::200']\n{servers}",
         site.router(),
     ));
     for family in [V4, V6] {
@@ -139,7 +151,8 @@ fn one_service_can_have_all_methods() {
     let status = site.status();
     let in_packets = status.each("shop", "in_packets");
     assert!(in_packets.iter().all(|packets| *packets > 0), "{in_packets:?}");
-    assert_eq!(status.reason("nat") + status.reason("dr") + status.reason("tunnel"), status.total("shop", "in_packets"));
+    let sent: u64 = ["nat", "fullnat", "dr", "tunnel"].iter().map(|reason| status.reason(reason)).sum();
+    assert_eq!(sent, status.total("shop", "in_packets"));
     assert_eq!(status.reason("inconsistent"), 0);
 }
 
@@ -179,10 +192,17 @@ const MORE_CLIENTS: usize = 36;
 impl Case {
     fn check(&self) {
         let name = format!("{} {:?}", self.method, self.family).to_lowercase();
-        let nat = self.method == "nat";
+        let nat = self.is_nat();
         let is_tunnel = ["tunnel", "gue", "gre"].contains(&self.method);
         let mut site = if nat { Site::routed(&name, SERVERS) } else { Site::flat(&name, SERVERS) };
         let vip = self.family.of(VIPS[0]);
+        if self.method == "fullnat" {
+            let DualStack { v4, v6 } = site.net.director_inside();
+            // They know nothing beyond their own network.
+            let routes = [format!("route del default via {v4}"), format!("route del default via {v6}")];
+            site.net.servers().iter().for_each(|server| server.ip(&routes).unwrap());
+        }
+        let source = if self.method == "fullnat" { "source = ['10.0.0.100-10.0.0.101', 'fd00::100']\n" } else { "" };
         let content = Content::make(&site.dir);
         let farm = Farm::start(&site.net, &content);
         if !nat {
@@ -196,7 +216,7 @@ impl Case {
         let persist = if by_table { "" } else { "persist = '5m'\n" };
         site.run(&format!(
             "{}[service.shop]\nvip = '{vip}'\nports = ['tcp/80', 'tcp/443', 'udp/443']\nscheduler = '{}'\n\
-             forward = '{}'\n{persist}{}",
+             forward = '{}'\n{source}{persist}{}",
             site.router(),
             self.scheduler,
             self.method,
@@ -228,6 +248,10 @@ impl Case {
         let status = site.status();
         let sent = site.net.client().enter(Wire::read).since(&wire);
         self.counters_add_up(&status, &sent, tcp, udp);
+    }
+
+    fn is_nat(&self) -> bool {
+        ["nat", "fullnat"].contains(&self.method)
     }
 
     fn client<'s>(&self, site: &'s Site, index: usize) -> Curl<'s> {
@@ -272,7 +296,7 @@ impl Case {
         Wire::is_mostly("client", [total(client.0), total(client.1)], [sent.out_packets, sent.out_bytes], 0);
         let reason = if ["gue", "gre"].contains(&self.method) { "tunnel" } else { self.method };
         assert_eq!(status.reason(reason), total("in_packets"));
-        if self.method == "nat" {
+        if self.is_nat() {
             Wire::is_mostly("server", [total(server.0), total(server.1)], [sent.in_packets, sent.in_bytes], 14);
             assert_eq!(status.reason("reply"), total("out_packets"));
         } else {

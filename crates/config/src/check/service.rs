@@ -1,6 +1,6 @@
 //! A service by itself: what it is recognised by, and keys that exclude each other.
 
-use super::claims;
+use super::{claims, fullnat};
 use crate::diagnostic::{Diagnostic, quoted};
 use crate::draft::{Located, MarkDraft, ServiceDraft, forward_of, vips_of};
 use crate::model::{Forward, MemberPort, Protocol, Scheduler, Udp};
@@ -16,6 +16,7 @@ pub(super) fn check(service: &ServiceDraft, marks: &[MarkDraft], found: &mut Vec
     targets(service, found);
     outbound(service, marks, found);
     stateless_udp(service, found);
+    fullnat::check(service, marks, found);
 }
 
 /// Either ports with a VIP, or a mark.
@@ -95,11 +96,11 @@ fn repeated_ports(ports: &[Located<MemberPort>], found: &mut Vec<Diagnostic>) {
 
 /// Only NAT rewrites ports.
 fn targets(service: &ServiceDraft, found: &mut Vec<Diagnostic>) {
-    let Some(forward) = other_than_nat(service) else { return };
+    let Some(forward) = a_forward(service, |forward| !forward.is_nat()) else { return };
     let method = match forward.value {
         Forward::Dr => "direct routing leaves ports alone",
         Forward::Tunnel | Forward::Gue(_) | Forward::Gre => "a tunnel leaves ports alone",
-        Forward::Local | Forward::Nat => "the director's own sockets see the packet as it came",
+        Forward::Local | Forward::Nat | Forward::FullNat => "the director's own sockets see the packet as it came",
     };
     for port in service.ports.items.iter().filter(|port| port.value.target.is_some()) {
         let diagnostic = Diagnostic::error(format!("{} needs `nat`", quoted(&port.value.to_string())))
@@ -113,11 +114,19 @@ fn targets(service: &ServiceDraft, found: &mut Vec<Diagnostic>) {
 /// Connections that a server opens are rewritten by NAT, to a VIP, and remembered.
 fn outbound(service: &ServiceDraft, marks: &[MarkDraft], found: &mut Vec<Diagnostic>) {
     let Some(ports) = &service.outbound.span else { return };
-    if let Some(forward) = other_than_nat(service) {
+    if let Some(forward) = a_forward(service, |forward| forward != Forward::Nat) {
+        let (why, help) = if forward.value == Forward::FullNat {
+            ("only answers of such servers come to the director", "leave `outbound` out, or use `nat`")
+        } else {
+            (
+                "packets of such servers do not come back through the director",
+                "leave `outbound` out: a server that has the VIP on its loopback opens connections as the VIP by itself",
+            )
+        };
         let diagnostic = Diagnostic::error("`outbound` needs `nat`")
             .at(ports, "connections that the servers open")
-            .also(&forward.span, "packets of such servers do not come back through the director")
-            .help("leave `outbound` out: a server that has the VIP on its loopback opens connections as the VIP by itself");
+            .also(&forward.span, why)
+            .help(help);
         found.push(diagnostic);
     }
     if service.vips.span.is_none() && !service.mark.is_refused() && vips_of(service, marks).is_empty() {
@@ -139,11 +148,11 @@ fn outbound(service: &ServiceDraft, marks: &[MarkDraft], found: &mut Vec<Diagnos
     }
 }
 
-/// A way to reach a server, or all, that is not NAT.
-fn other_than_nat(service: &ServiceDraft) -> Option<Located<Forward>> {
+/// A way to reach a server, or all, of which something holds.
+pub(super) fn a_forward(service: &ServiceDraft, holds: fn(Forward) -> bool) -> Option<Located<Forward>> {
     let other = service.servers.iter().filter_map(|server| forward_of(service, server));
     let own = service.forward.given().cloned();
-    other.chain(own).find(|forward| forward.value != Forward::Nat)
+    other.chain(own).find(|forward| holds(forward.value))
 }
 
 fn stateless_udp(service: &ServiceDraft, found: &mut Vec<Diagnostic>) {

@@ -9,6 +9,7 @@ use toml::de::DeValue;
 /// The names that `forward` takes.
 const NAMES: &[(&str, Forward)] = &[
     ("nat", Forward::Nat),
+    ("fullnat", Forward::FullNat),
     ("dr", Forward::Dr),
     ("tunnel", Forward::Tunnel),
     ("gue", Forward::Gue(Gue::DEFAULT)),

@@ -69,6 +69,7 @@ fn read<'t>(reader: &mut Reader<'t>, name: &Spanned<DeString<'t>>, entry: &Entry
         timeouts: timeouts(reader, table.take("timeouts")),
         udp: reader.choice(table.take("udp"), "way to treat UDP", UDP_NAMES),
         outbound: reader.some_strings(table.take("outbound"), ports::outbound, "no port"),
+        sources: reader.some_strings(table.take("source"), address::source, "no source address"),
         servers_incomplete: servers.iter().any(Option::is_none),
         servers: servers.into_iter().flatten().collect(),
     };

@@ -33,7 +33,8 @@ impl Plan {
         // What leaves such a port may be of a connection that the real server has opened.
         replies.extend(outbound.keys().map(|from| (*from, Reply::Ambiguous)));
         let vips = config.services.iter().flat_map(|service| service.selector.vips()).copied().collect();
-        Ok(Plan { services: services.plans, destinations, replies, outbound, range_nodes, vips })
+        let sources = services.plans.iter().flat_map(|service| &service.sources).copied().collect();
+        Ok(Plan { services: services.plans, destinations, replies, outbound, range_nodes, vips, sources })
     }
 }
 

@@ -47,7 +47,8 @@ impl Difference {
             || old.destinations != new.destinations
             || old.replies != new.replies
             || old.outbound != new.outbound
-            || old.range_nodes != new.range_nodes;
+            || old.range_nodes != new.range_nodes
+            || old.sources != new.sources;
         difference
     }
 

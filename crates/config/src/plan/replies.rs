@@ -36,7 +36,10 @@ pub(super) fn collect(
             *reply = Reply::Ambiguous;
         }
     }
-    (replies.into_iter().collect(), wide.into_keys().map(|(address, _)| address).collect())
+    // Fullnat's replies are known by their destination. But a server may have been under NAT until a moment ago.
+    let full = services.iter().flat_map(|service| &service.reals).filter(|real| real.forward == Forward::FullNat);
+    let nodes = wide.into_keys().map(|(address, _)| address).chain(full.filter_map(|real| real.address));
+    (replies.into_iter().collect(), nodes.collect())
 }
 
 /// From which ports real servers open connections as a VIP. Of services that say so of the same port of a server, the

@@ -65,6 +65,9 @@ fn marked(rule: &MarkRule) -> impl Iterator<Item = (Mark, Family)> {
 }
 
 fn plan(service: &Service, family: Family) -> ServicePlan {
+    let reals: Vec<RealPlan> = service.servers.iter().filter_map(|server| real(server, family)).collect();
+    let lends = reals.iter().any(|real| real.forward == Forward::FullNat);
+    let sources = service.sources.iter().filter(|_| lends).flat_map(|range| range.addresses());
     ServicePlan {
         name: service.name.clone(),
         family,
@@ -72,7 +75,8 @@ fn plan(service: &Service, family: Family) -> ServicePlan {
         persistence: service.persistence,
         timeouts: service.timeouts,
         udp: service.udp,
-        reals: service.servers.iter().filter_map(|server| real(server, family)).collect(),
+        sources: sources.filter(|address| Family::of(*address) == family).collect(),
+        reals,
     }
 }
 
@@ -80,7 +84,7 @@ fn plan(service: &Service, family: Family) -> ServicePlan {
 fn real(server: &Server, family: Family) -> Option<RealPlan> {
     let same_family = || server.addresses.iter().find(|address| Family::of(**address) == family);
     let address: Option<IpAddr> = match server.forward {
-        Forward::Nat | Forward::Dr => Some(*same_family()?),
+        Forward::Nat | Forward::FullNat | Forward::Dr => Some(*same_family()?),
         // The outer header may be of the other family.
         Forward::Tunnel | Forward::Gue(_) | Forward::Gre => Some(*same_family().or(server.addresses.first())?),
         Forward::Local => None,

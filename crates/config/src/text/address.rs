@@ -2,6 +2,7 @@
 
 use super::{TextError, digits};
 use crate::diagnostic::quoted;
+use crate::model::{MAX_SOURCES, SourceRange};
 use ipnet::IpNet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -23,6 +24,35 @@ pub fn server(text: &str) -> Result<IpAddr, TextError> {
         Some(kind) => Err(unusable(address, kind, "real server").help("write the address of one host")),
         None => Ok(address),
     }
+}
+
+/// Source addresses of fullnat: `10.0.0.100`, `10.0.0.100-10.0.0.110`, `10.0.0.96/28`.
+pub fn source(text: &str) -> Result<SourceRange, TextError> {
+    let (first, last) = if text.contains('/') {
+        let net = prefix(text)?;
+        (net.network(), net.broadcast())
+    } else if let Some((first, last)) = text.split_once('-') {
+        (address(first)?, address(last)?)
+    } else {
+        let only = address(text)?;
+        (only, only)
+    };
+    for end in [first, last] {
+        if let Some(kind) = not_one_host(end) {
+            return Err(unusable(end, kind, "source address").help("write addresses that the director can have"));
+        }
+    }
+    SourceRange::new(first, last).ok_or_else(|| {
+        let error = |label: &str| TextError::new(format!("{} is not a range of addresses", quoted(text.trim())), label);
+        if first.is_ipv4() != last.is_ipv4() {
+            error("of two families").help("write one range for each family")
+        } else if last < first {
+            error("the wrong way round").help(format!("write \"{last}-{first}\""))
+        } else {
+            TextError::new(format!("{} is too large", quoted(text.trim())), format!("more than {MAX_SOURCES} addresses"))
+                .help("each address is put on the director; one is enough for 64,512 connections to each port of a server")
+        }
+    })
 }
 
 /// An address or a prefix: `192.0.2.10`, `192.0.2.0/24`.

@@ -46,6 +46,7 @@ fn a_dual_stack_shop_behind_nat() {
         timeouts: Timeouts::default(),
         udp: Udp::Tracked,
         outbound: Vec::new(),
+        sources: Vec::new(),
         servers: vec![
             Server {
                 name: "web1".into(),
@@ -77,6 +78,7 @@ fn a_dual_stack_shop_behind_nat() {
         timeouts: Timeouts::default(),
         udp: Udp::Tracked,
         outbound: Vec::new(),
+        sources: Vec::new(),
         servers: vec![Server {
             name: "10.0.0.21".into(),
             addresses: vec![ip("10.0.0.21")],
@@ -126,6 +128,7 @@ fn a_service_by_mark_takes_its_vips_from_the_rules() {
         },
         udp: Udp::Stateless,
         outbound: Vec::new(),
+        sources: Vec::new(),
         servers: vec![
             Server { name: "10.0.0.11".into(), addresses: vec![ip("10.0.0.11")], weight: 0, forward: Forward::Tunnel },
             Server { name: "local".into(), addresses: vec![], weight: 1, forward: Forward::Local },
@@ -217,4 +220,19 @@ fn tunnels_are_chosen_by_name_or_with_their_settings() {
     );
     assert_eq!(config.services[0].servers[0].forward, Forward::Dr);
     assert_eq!(config.services[0].servers[1].forward, gue(6080, Some(true)));
+}
+
+#[test]
+fn sources_are_addresses_ranges_and_prefixes() {
+    let config = loaded(
+        "[router]\noutside = 'eth0'\n[service.shop]\nvip = ['192.0.2.10', '2001:db8::10']\nports = ['tcp/80 -> 8080']\n\
+         forward = 'fullnat'\nsource = ['10.0.0.100', '10.0.0.254 - 10.0.1.1', '10.0.0.96/30', 'fd00::ff-fd00::101']\n\
+         [[service.shop.server]]\naddress = ['10.0.0.11', 'fd00::11']\n",
+    );
+    let sources: Vec<String> =
+        config.services[0].sources.iter().flat_map(|range| range.addresses()).map(|ip| ip.to_string()).collect();
+    let v4 = ["10.0.0.100", "10.0.0.254", "10.0.0.255", "10.0.1.0", "10.0.1.1"];
+    let rest = ["10.0.0.96", "10.0.0.97", "10.0.0.98", "10.0.0.99", "fd00::ff", "fd00::100", "fd00::101"];
+    assert_eq!(sources, [&v4[..], &rest[..]].concat());
+    assert_eq!(config.services[0].servers[0].forward, Forward::FullNat);
 }

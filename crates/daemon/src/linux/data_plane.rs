@@ -103,6 +103,7 @@ impl Maps {
             conditions: region(dir, "CONDITIONS", capacity.half * 2)?,
             destinations: region(dir, "DESTINATIONS", capacity.half * 2)?,
             vips: region(dir, "VIPS", capacity.half * 2)?,
+            sources: region(dir, "SOURCES", limits::SOURCES)?,
             services: region(dir, "SERVICES", capacity.services)?,
             cursors: region(dir, "CURSORS", capacity.services)?,
             slots: region(dir, "SLOTS", capacity.slots)?,

@@ -9,10 +9,10 @@ use marca_config::plan::Plan;
 use marca_daemon::linux::network;
 use marca_daemon::routes::Routes;
 use marca_engine::decap::{Policy, decapsulate};
-use marca_engine::flow::{self, Key};
+use marca_engine::flow::{self, Key, Record};
 use marca_engine::layout::{
     Address, AddressCell, Cell, Condition, Destination, PortCell, RangeCell, Real, Server, ServiceCell, Vip, limits,
-    real_flags,
+    real_flags, state_bits,
 };
 use marca_engine::reason::Action;
 use marca_engine::tables::Route;
@@ -161,6 +161,13 @@ impl Both {
                         memory.reals.set(number, &Real { flags, ..real });
                     }
                 }
+                Tamper::NoSources => {
+                    for number in 0..CAPACITY.services {
+                        let mut cell = memory.services.get(number).unwrap();
+                        cell.versions.iter_mut().for_each(|service| service.sources_len = 0);
+                        memory.services.set(number, &cell);
+                    }
+                }
                 Tamper::NoHeadroom => self.reserved = METADATA,
             }
         }
@@ -203,10 +210,24 @@ impl Both {
 
     /// What the kernel answers about a reply's way.
     fn route(&self, bytes: &[u8]) -> Route {
-        match wire::network(&Frame::new(bytes.to_vec(), 0)) {
-            Ok(h) => self.network.route(classifier::ip(h.family, &h.destination)),
-            Err(_) => Route::None,
+        let frame = Frame::new(bytes.to_vec(), 0);
+        let Ok(mut h) = wire::network(&frame) else { return Route::None };
+        let to = classifier::ip(h.family, &h.destination);
+        if !self.plan.sources.contains(&to) {
+            return self.network.route(to);
         }
+        // Under fullnat it is asked about the client, whom the reverse record knows.
+        let walked = if wire::has_extensions(&h) { wire::extensions(&frame, &mut h) } else { Ok(()) };
+        if walked.and_then(|()| wire::transport(&frame, &mut h)).is_err() {
+            return Route::None;
+        }
+        let is_of = |(key, record): &(Key, Record)| {
+            record.state & state_bits::REVERSE != 0
+                && (key.client, key.client_port, key.protocol) == (h.destination, h.destination_port, h.protocol)
+                && record.state as u16 == h.source_port
+        };
+        let reverse = cells(&self.native).filter_map(flow::read).find(is_of);
+        reverse.map_or(Route::None, |(key, _)| self.network.route(classifier::ip(key.family, &key.vip)))
     }
 
     /// A packet's way through the decapsulator.
@@ -388,6 +409,7 @@ fn clear(memory: &Memory) {
         memory.destinations.set(half, &Destination::default());
         memory.vips.set(half, &Vip::default());
     }
+    (0..limits::SOURCES).for_each(|i| _ = memory.sources.set(i, &Address::default()));
     (0..CAPACITY.addresses * 2).for_each(|i| _ = memory.addresses.set(i, &AddressCell::default()));
     (0..CAPACITY.ports * 2).for_each(|i| _ = memory.ports.set(i, &PortCell::default()));
     (0..CAPACITY.services).for_each(|i| _ = memory.services.set(i, &ServiceCell::default()));

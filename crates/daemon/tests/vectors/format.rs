@@ -60,6 +60,8 @@ pub enum Tamper {
     UnknownMethod,
     /// Every real server has failed.
     Failed,
+    /// Fullnat has no source to lend.
+    NoSources,
     /// The driver leaves no room in front of the next packet.
     NoHeadroom,
 }
@@ -134,6 +136,7 @@ fn step(text: &str, configuration: &impl Fn(&str) -> String, arrival: &impl Fn(&
         Some(("tamper", "full-flows")) => Step::Tamper(Tamper::FullFlows),
         Some(("tamper", "unknown-method")) => Step::Tamper(Tamper::UnknownMethod),
         Some(("tamper", "failed")) => Step::Tamper(Tamper::Failed),
+        Some(("tamper", "no-sources")) => Step::Tamper(Tamper::NoSources),
         Some(("tamper", "no-headroom")) => Step::Tamper(Tamper::NoHeadroom),
         Some(("tamper", other)) => panic!("nothing is tampered with by `{other}`"),
         _ => Step::Packet(arrival(text)),

@@ -1,5 +1,6 @@
 //! Rewrites the frame for its way: one file a method.
 
+pub mod fullnat;
 pub mod nat;
 pub mod tunnel;
 
@@ -56,7 +57,7 @@ pub fn forward<P: Packet, T: Tables>(p: &mut P, t: &T, h: &Headers, real: u32, w
 }
 
 #[inline(always)]
-fn to_client<P: Packet, T: Tables>(p: &mut P, t: &T, h: &Headers, way: &Way) -> Result<Sent, Reason> {
+pub(crate) fn to_client<P: Packet, T: Tables>(p: &mut P, t: &T, h: &Headers, way: &Way) -> Result<Sent, Reason> {
     if h.ttl <= 1 {
         return Err(Reason::ReplyTtl);
     }
@@ -140,7 +141,7 @@ fn lower_hop_limit<P: Packet>(p: &mut P, l3: usize) -> Result<(), Reason> {
 }
 
 #[inline(always)]
-fn macs<P: Packet>(p: &mut P, destination: [u8; 6], source: [u8; 6]) -> Result<(), Reason> {
+pub(crate) fn macs<P: Packet>(p: &mut P, destination: [u8; 6], source: [u8; 6]) -> Result<(), Reason> {
     let [a, b, c, d, e, f] = destination;
     let [g, h, i, j, k, l] = source;
     write(p, 0, [a, b, c, d, e, f, g, h, i, j, k, l])

@@ -19,13 +19,24 @@ pub struct Edit {
 /// Also lowers the time to live.
 #[inline(always)]
 pub fn rewrite<P: Packet>(p: &mut P, h: &Headers, edit: &Edit) -> Result<(), Reason> {
+    change(p, h, edit, 1)
+}
+
+/// The other end of a packet that has been rewritten: `h` still says what was and, at this end, is there.
+#[inline(always)]
+pub fn replace<P: Packet>(p: &mut P, h: &Headers, edit: &Edit) -> Result<(), Reason> {
+    change(p, h, edit, 0)
+}
+
+#[inline(always)]
+fn change<P: Packet>(p: &mut P, h: &Headers, edit: &Edit, ages: u8) -> Result<(), Reason> {
     let (l3, l4) = (h.network_at(), h.transport_at());
     let (old, old_port) = if edit.source { (&h.source, h.source_port) } else { (&h.destination, h.destination_port) };
     let addresses = Change::default().address(old, &edit.address);
     if h.family == V4 {
         // Time to live, protocol and checksum, then the addresses, in one write: they lie side by side.
         let Some(mut b) = p.read::<12>(l3 + 8) else { return Err(Reason::Inconsistent) };
-        let aged = b[0].wrapping_sub(1);
+        let aged = b[0].wrapping_sub(ages);
         let change = addresses.half(u16::from_ne_bytes([b[0], b[1]]), u16::from_ne_bytes([aged, b[1]]));
         b[0] = aged;
         [b[2], b[3]] = change.apply(u16::from_ne_bytes([b[2], b[3]])).to_ne_bytes();
@@ -37,7 +48,9 @@ pub fn rewrite<P: Packet>(p: &mut P, h: &Headers, edit: &Edit) -> Result<(), Rea
         }
         write(p, l3 + 8, b)?;
     } else {
-        super::lower_hop_limit(p, l3)?;
+        if ages != 0 {
+            super::lower_hop_limit(p, l3)?;
+        }
         write(p, if edit.source { l3 + 8 } else { l3 + 24 }, edit.address.octets_v6())?;
     }
     // Both the IPv4 and the IPv6 pseudo-header hold the addresses (RFC 9293 §3.1, RFC 8200 §8.1).

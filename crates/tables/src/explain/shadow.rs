@@ -136,6 +136,10 @@ impl Tables for Shadow<'_> {
         self.view.vip(index)
     }
 
+    fn source(&self, number: u32) -> Option<Address> {
+        self.view.source(number)
+    }
+
     fn service(&self, index: u32) -> Option<Service> {
         self.view.service(index)
     }

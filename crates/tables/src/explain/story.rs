@@ -62,8 +62,32 @@ impl<'a> Story<'a> {
             ),
             Step::NoTemplate => "Persistence: the client is not known yet.".into(),
             Step::Scheduled { real } => self.scheduled(real),
+            Step::Source { number, port, free } => {
+                format!("Fullnat: the source {} is {}.", self.source(number, port), if free { "free" } else { "in use" })
+            }
+            Step::Back { real, client, port, vip, vip_port, family } => {
+                let (client, vip) = (ip(family, &client), ip(family, &vip));
+                self.back(real, SocketAddr::new(client, port), SocketAddr::new(vip, vip_port))
+            }
         };
         self.say(line);
+    }
+
+    fn source(&self, number: u32, port: u16) -> SocketAddr {
+        let address = self.memory().sources.get(number).unwrap_or_default();
+        // IPv4 addresses have the last word only, and no IPv6 address is among `::/96`.
+        let family = if address.0[..3] == [0; 3] { Family::V4 } else { Family::V6 };
+        SocketAddr::new(ip(family_number(family), &address), port)
+    }
+
+    fn back(&mut self, real: u32, client: SocketAddr, vip: SocketAddr) -> String {
+        self.real = Some(self.names.real(real));
+        let number = self.memory().reals.get(real).map_or(0, |real| real.service);
+        self.service = self.names.service_plan(number).map(|plan| plan.name.clone());
+        format!(
+            "Fullnat: {} answers the client {client}: the destination becomes that, and the source {vip}.",
+            self.names.real_in_full(real)
+        )
     }
 
     fn condition(&self, index: u32, holds: bool) -> String {
@@ -289,6 +313,9 @@ impl<'a> Story<'a> {
             other => format!("by method {other}, which does not exist"),
         };
         self.say(format!("To {name} {how}."));
+        if d.source != 0 && real.method == NAT {
+            self.say(format!("Fullnat: its source becomes {}.", self.source(d.source >> 16, d.source as u16)));
+        }
         if real.method == LOCAL {
             return;
         }

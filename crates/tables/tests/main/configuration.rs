@@ -18,6 +18,7 @@ pub fn service(name: &str, vips: &[&str], ports: &[MemberPort]) -> Service {
         timeouts: Timeouts::default(),
         udp: Udp::Tracked,
         outbound: Vec::new(),
+        sources: Vec::new(),
         servers: Vec::new(),
     }
 }

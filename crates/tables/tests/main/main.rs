@@ -13,6 +13,7 @@
 //! | `persistence` | templates |
 //! | `load` | how full a connection table gets |
 //! | `floods` | forged clients |
+//! | `fullnat` | sources of the director's own, and whose they are |
 //! | `rewriting` | frames there and back, checksums |
 //! | `numbers` | ids and keys |
 //! | `classifier` | plans as packets meet them |
@@ -24,6 +25,7 @@ mod configuration;
 mod director;
 mod floods;
 mod flows;
+mod fullnat;
 mod load;
 mod many;
 mod moves;

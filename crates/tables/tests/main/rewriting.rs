@@ -3,7 +3,7 @@
 use crate::configuration::{addresses, config, ip, mapped, range, server, service};
 use crate::director::{Director, SMALL, Seen};
 use crate::packet::{Segment, Way};
-use marca_config::model::{Forward, Gue, MemberPort, PortRange, Protocol, Scheduler};
+use marca_config::model::{Forward, Gue, MemberPort, PortRange, Protocol, Scheduler, SourceRange};
 use marca_engine::Reason;
 use marca_engine::decap::{Policy, decapsulate};
 use marca_engine::layout::Address;
@@ -91,11 +91,14 @@ fn vip(v6: bool, port: u16) -> (IpAddr, u16) {
 /// Every port of every protocol; tcp/443 is 8443 on the real server.
 fn director(forward: Forward) -> Director {
     let mut ports: Vec<MemberPort> = Protocol::ALL.map(|protocol| range(protocol, 0, u16::MAX)).to_vec();
-    ports.push(if forward == Forward::Nat { mapped(443, 8443) } else { crate::configuration::tcp(443) });
+    ports.push(if forward.is_nat() { mapped(443, 8443) } else { crate::configuration::tcp(443) });
     let mut shop = service("shop", &["192.0.2.10", "2001:db8::10"], &ports);
     shop.scheduler = Scheduler::Maglev;
     shop.servers = vec![server(1, 1)];
     shop.servers[0].forward = forward;
+    if forward == Forward::FullNat {
+        shop.sources = SOURCES.map(|source| SourceRange::new(ip(source), ip(source)).unwrap()).to_vec();
+    }
     assert_eq!(ports[0].matching.ports, PortRange::ALL);
     Director::with(SMALL, &config([shop]))
 }
@@ -111,6 +114,8 @@ const TO_CLIENT: (&str, &str) = ("02:02:02:02:02:02", "02:09:09:09:09:09");
 fn real(v6: bool, protocol: &str, port: u16) -> (IpAddr, u16) {
     (addresses(1)[usize::from(v6)], if (protocol, port) == ("tcp", 443) { 8443 } else { port })
 }
+
+const SOURCES: [&str; 2] = ["10.0.9.9", "fd00::9:9"];
 
 const TUNNELS: &[Forward] = &[
     Forward::Tunnel,
@@ -153,6 +158,33 @@ proptest! {
         let expected = words.frame(macs_to_server(words.v6), client, real, words.ttl - 1);
         prop_assert_eq!(frame::describe(&arrived), frame::describe(&expected));
         let reply = words.frame(FROM_CLIENT, real, client, words.ttl);
+        let (outcome, arrived) = director.process(reply, 2);
+        prop_assert_eq!(outcome.reason, Reason::Reply);
+        let expected = words.frame(TO_CLIENT, vip, client, words.ttl - 1);
+        prop_assert_eq!(frame::describe(&arrived), frame::describe(&expected));
+    }
+
+    #[test]
+    fn fullnat_and_back_changes_nothing_but_the_time_to_live(
+        words in words(), host in 1u16..200, port: u16, member in prop_oneof![Just(443u16), any::<u16>()],
+    ) {
+        prop_assume!(words.transport.0 != "sctp");
+        let director = director(Forward::FullNat);
+        let (client, vip) = (client(words.v6, host, port), vip(words.v6, member));
+        let real = real(words.v6, words.transport.0, member);
+        let number = if words.transport.0 == "tcp" { 6 } else { 17 };
+        let (outcome, opened) =
+            director.process(Way { protocol: number, from: client, to: vip }.frame(Segment::Syn), 1);
+        prop_assert_eq!(outcome.reason, Reason::FullNat);
+        let source = Way::of(&opened).from;
+        prop_assert_eq!(source.0, ip(SOURCES[usize::from(words.v6)]));
+        prop_assert!(source.1 >= 1024);
+        let sent = words.frame(FROM_CLIENT, client, vip, words.ttl);
+        let (outcome, arrived) = director.process(sent, 1);
+        prop_assert_eq!(outcome.reason, Reason::FullNat);
+        let expected = words.frame(macs_to_server(words.v6), source, real, words.ttl - 1);
+        prop_assert_eq!(frame::describe(&arrived), frame::describe(&expected));
+        let reply = words.frame(FROM_CLIENT, real, source, words.ttl);
         let (outcome, arrived) = director.process(reply, 2);
         prop_assert_eq!(outcome.reason, Reason::Reply);
         let expected = words.frame(TO_CLIENT, vip, client, words.ttl - 1);
@@ -208,8 +240,9 @@ proptest! {
 
     #[test]
     fn a_packet_whose_time_is_over_goes_back_as_its_answer(words in words(), ttl in 0u8..2, forward in select(vec![
-        Forward::Nat, Forward::Dr, Forward::Tunnel,
+        Forward::Nat, Forward::FullNat, Forward::Dr, Forward::Tunnel,
     ])) {
+        prop_assume!(forward != Forward::FullNat || words.transport.0 != "sctp");
         let director = director(forward);
         let (client, vip) = (client(words.v6, 7, 7), vip(words.v6, 80));
         let sent = words.frame(FROM_CLIENT, client, vip, ttl);

@@ -178,6 +178,7 @@ fn service(name: String, selector: Selector, servers: Vec<Server>) -> Service {
         timeouts: Timeouts::default(),
         udp: Udp::Tracked,
         outbound: Vec::new(),
+        sources: Vec::new(),
         servers,
     }
 }

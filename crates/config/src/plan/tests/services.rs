@@ -121,6 +121,7 @@ fn ten_thousand_services_become_a_plan() {
         timeouts: Timeouts::default(),
         udp: Udp::Tracked,
         outbound: Vec::new(),
+        sources: Vec::new(),
         servers: (0..10)
             .map(|server| Server {
                 name: format!("web{server}"),
