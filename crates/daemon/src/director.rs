@@ -347,7 +347,8 @@ impl Director {
             interfaces.iter().filter(|i| config.router.outside.contains(&i.name)).cloned().collect();
         let mut places = vips::places(&self.plan.vips, &outside);
         // What real servers answer to stands on the side where they are.
-        let inside: Vec<Interface> = interfaces.iter().filter(|i| config.router.inside.contains(&i.name)).cloned().collect();
+        let inside: Vec<Interface> =
+            interfaces.iter().filter(|i| config.router.inside.contains(&i.name)).cloned().collect();
         let inside = if inside.is_empty() { &outside } else { &inside };
         places.extend(vips::places(&self.plan.sources, inside));
         let sides: Vec<Interface> = interfaces

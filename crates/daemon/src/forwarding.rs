@@ -7,9 +7,7 @@ use marca_config::plan::{Family, Plan};
 /// Which values the director's interfaces must have. `interfaces` are those on which real servers' replies arrive.
 pub fn wanted(plan: &Plan, interfaces: &[String]) -> Vec<(String, &'static str)> {
     let nat = |family| {
-        plan.services
-            .iter()
-            .any(|service| service.family == family && service.reals.iter().any(|r| r.forward.is_nat()))
+        plan.services.iter().any(|service| service.family == family && service.reals.iter().any(|r| r.forward.is_nat()))
     };
     let mut wanted = Vec::new();
     for interface in interfaces {

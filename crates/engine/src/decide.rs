@@ -1,8 +1,8 @@
 //! What to do with a packet, and what to remember of it. Reads tables, writes nothing: [`crate::commit`] does.
 
 use crate::classify::{Class, Outbound, Unique};
-use crate::forward::fullnat;
 use crate::flow::{self, Found, FromClient, FromServer, Key, NO_RECORD};
+use crate::forward::fullnat;
 use crate::layout::{Address, Control, NO_REAL, SCTP, Service, TCP, UDP, real_flags, service_flags, state_bits};
 use crate::persist;
 use crate::reason::Reason;

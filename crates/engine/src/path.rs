@@ -342,8 +342,7 @@ fn known<T: Tables>(t: &T, control: &Control, h: &Headers, class: &Class) -> Opt
         Class::Reply { unique, .. } => return known_reply(t, control, h, unique),
     };
     let settings = t.service(service)?;
-    let table =
-        settings.flags & (service_flags::TABLE | service_flags::RECORDED) == service_flags::TABLE && !expected;
+    let table = settings.flags & (service_flags::TABLE | service_flags::RECORDED) == service_flags::TABLE && !expected;
     let stateless = settings.flags & service_flags::UDP_STATELESS != 0 && !expected;
     let key = decide::key(h);
     if table && (h.protocol == TCP || (stateless && h.protocol == UDP)) {

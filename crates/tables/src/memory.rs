@@ -4,8 +4,8 @@ use crate::region::Region;
 use marca_config::model::{Limits, Scheduler};
 use marca_config::plan::Plan;
 use marca_engine::layout::{
-    Address, AddressCell, Cell, Condition, Control, Destination, LAYOUT_VERSION, Load, Neighbour, PortCell, RangeCell, Real,
-    Server, ServiceCell, Vip, Word64, control_flags, limits,
+    Address, AddressCell, Cell, Condition, Control, Destination, LAYOUT_VERSION, Load, Neighbour, PortCell, RangeCell,
+    Real, Server, ServiceCell, Vip, Word64, control_flags, limits,
 };
 use marca_engine::schedule::{maglev, source_hash};
 use serde::{Deserialize, Serialize};

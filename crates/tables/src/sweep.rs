@@ -479,12 +479,7 @@ fn is_over(now: u32, expires: u32) -> bool {
 }
 
 /// The slot of a connection whose packets it may spare the look at their records.
-fn slot_that_spares(
-    view: &View,
-    control: &Control,
-    settings: &Service,
-    key: &Key,
-) -> Option<schedule::SlotView> {
+fn slot_that_spares(view: &View, control: &Control, settings: &Service, key: &Key) -> Option<schedule::SlotView> {
     if settings.flags & service_flags::RECORDED != 0 {
         return None;
     }

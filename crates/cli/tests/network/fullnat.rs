@@ -75,7 +75,9 @@ fn sources_stand_inside_and_leave_with_the_director() {
     // One address less.
     site.reload(&shop(&site, "forward = 'fullnat'\nsource = ['10.0.0.101', 'fd00::100']\n"));
     assert_eq!(sources_on(site.net.director(), IN), 2);
-    assert!(site.marca_done(&["explain", "--from", "192.0.2.150:4242", "--to", "192.0.2.10:80"]).contains("10.0.0.101"));
+    assert!(
+        site.marca_done(&["explain", "--from", "192.0.2.150:4242", "--to", "192.0.2.10:80"]).contains("10.0.0.101")
+    );
 
     site.stop();
     assert_eq!(sources_on(site.net.director(), IN), 2);

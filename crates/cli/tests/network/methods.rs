@@ -111,7 +111,8 @@ fn one_service_can_have_all_methods() {
         if index == 0 {
             // The clients are next door; under NAT the way to them is through the director all the same.
             let DualStack { v4, v6 } = site.net.director_inside();
-            let routes = [format!("route add 192.0.2.96/27 via {v4}"), format!("route add 2001:db8:1::100/120 via {v6}")];
+            let routes =
+                [format!("route add 192.0.2.96/27 via {v4}"), format!("route add 2001:db8:1::100/120 via {v6}")];
             server.ip(&routes).unwrap();
         } else if index > 1 {
             VIPS[0].both().into_iter().for_each(|vip| server.hold_vip(vip).unwrap());

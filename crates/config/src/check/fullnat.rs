@@ -21,7 +21,8 @@ pub(super) fn check(service: &ServiceDraft, marks: &[MarkDraft], found: &mut Vec
         }
         return;
     };
-    let rules = || marks.iter().filter(|rule| service.mark.value().is_some_and(|mark| rule.value.value() == Some(mark)));
+    let rules =
+        || marks.iter().filter(|rule| service.mark.value().is_some_and(|mark| rule.value.value() == Some(mark)));
     let is_full = |server: &&ServerDraft| forward_of(service, server).is_some_and(|f| f.value == Forward::FullNat);
     let is_missing = |v4: bool| {
         let to_vip = vips_of(service, marks).iter().any(|vip| vip.value.is_ipv4() == v4);
@@ -37,9 +38,7 @@ pub(super) fn check(service: &ServiceDraft, marks: &[MarkDraft], found: &mut Vec
                 Diagnostic::error(format!("fullnat needs an {family} `source`"))
                     .at(sources.span.as_ref().unwrap_or(&service.header), format!("has no {family} address"))
                     .also(&fullnat.span, "the client's address is replaced, too")
-                    .help(format!(
-                        "add addresses that the director shall have for that: source = [\"{example}\"]"
-                    )),
+                    .help(format!("add addresses that the director shall have for that: source = [\"{example}\"]")),
             );
         }
     }

@@ -171,7 +171,9 @@ fn is_local(forward: &Located<Forward>) -> bool {
 
 fn serves(service: &ServiceDraft, server: &ServerDraft, family: Family) -> bool {
     match forward_of(service, server).map(|forward| forward.value) {
-        Some(Forward::Nat | Forward::FullNat | Forward::Dr) => server.addresses.values().any(|address| Family::of(*address) == family),
+        Some(Forward::Nat | Forward::FullNat | Forward::Dr) => {
+            server.addresses.values().any(|address| Family::of(*address) == family)
+        }
         Some(Forward::Tunnel | Forward::Gue(_) | Forward::Gre | Forward::Local) | None => true,
     }
 }

@@ -49,8 +49,11 @@ pub fn source(text: &str) -> Result<SourceRange, TextError> {
         } else if last < first {
             error("the wrong way round").help(format!("write \"{last}-{first}\""))
         } else {
-            TextError::new(format!("{} is too large", quoted(text.trim())), format!("more than {MAX_SOURCES} addresses"))
-                .help("each address is put on the director; one is enough for 64,512 connections to each port of a server")
+            TextError::new(
+                format!("{} is too large", quoted(text.trim())),
+                format!("more than {MAX_SOURCES} addresses"),
+            )
+            .help("each address is put on the director; one is enough for 64,512 connections to each port of a server")
         }
     })
 }

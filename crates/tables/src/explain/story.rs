@@ -63,7 +63,11 @@ impl<'a> Story<'a> {
             Step::NoTemplate => "Persistence: the client is not known yet.".into(),
             Step::Scheduled { real } => self.scheduled(real),
             Step::Source { number, port, free } => {
-                format!("Fullnat: the source {} is {}.", self.source(number, port), if free { "free" } else { "in use" })
+                format!(
+                    "Fullnat: the source {} is {}.",
+                    self.source(number, port),
+                    if free { "free" } else { "in use" }
+                )
             }
             Step::Back { real, client, port, vip, vip_port, family } => {
                 let (client, vip) = (ip(family, &client), ip(family, &vip));

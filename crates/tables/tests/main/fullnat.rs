@@ -5,12 +5,11 @@ use crate::configuration::{config, ip, server, service, tcp, udp};
 use crate::director::{Director, SECOND, SMALL};
 use crate::packet::{Segment, Way};
 use marca_config::model::{Config, Forward, Scheduler, SourceRange};
+use marca_engine::Reason;
 use marca_engine::layout::state_bits;
 use marca_engine::tables::CellTable;
-use marca_engine::Reason;
 use marca_tables::Capacity;
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::time::Duration;
 
 /// One address in each family.
@@ -60,24 +59,24 @@ fn no_two_connections_look_alike_to_a_real_server_and_answers_find_their_clients
     let large = Capacity { flows: 1 << 14, half_open: 1 << 14, ..SMALL };
     for scheduler in [Scheduler::Rr, Scheduler::Wlc, Scheduler::Maglev] {
         let director = Director::with(large, &shop(scheduler));
-        let mut sources: HashMap<(u8, (IpAddr, u16), (IpAddr, u16)), Way> = HashMap::new();
+        // As the real server sees them, and as the client does.
+        let mut connections: HashMap<Way, Way> = HashMap::new();
         for client in 0..1000 {
             for (protocol, port) in [(TCP, 4242), (UDP, 4242), (TCP, 4243)] {
                 let way = way(protocol, client, port);
                 let at_server = seen(&director, &way, Segment::Syn);
-                let before = sources.insert((protocol, at_server.from, at_server.to), way);
+                let before = connections.insert(at_server, way);
                 assert_eq!(before, None, "{at_server:?}");
             }
         }
-        for (&(protocol, from, to), way) in &sources {
-            let at_server = Way { protocol, from, to };
+        for (&at_server, way) in &connections {
             assert_eq!(answered(&director, &at_server, Segment::SynAck), Ok(back(way)));
             assert_eq!(seen(&director, way, Segment::Data), at_server);
             assert_eq!(seen(&director, way, Segment::Data), at_server);
             assert_eq!(answered(&director, &at_server, Segment::Data), Ok(back(way)));
         }
         assert_eq!(reverse_records(&director, CellTable::HalfOpen), 0, "all handshakes are finished");
-        assert_eq!(reverse_records(&director, CellTable::Flows), sources.len());
+        assert_eq!(reverse_records(&director, CellTable::Flows), connections.len());
         director.check_loads();
     }
 }
@@ -129,7 +128,8 @@ fn a_flood_pushes_out_no_connection_under_fullnat() {
     ways.iter().for_each(|way| _ = seen(&director, way, Segment::Data));
     for client in 0..20_000 {
         // A connection whose record another one's has pushed out at once is as lost as any other of a flood.
-        let (outcome, _) = director.process(way(TCP, 1000 + client % 10_000, 5000 + client / 10_000).frame(Segment::Syn), 1);
+        let (outcome, _) =
+            director.process(way(TCP, 1000 + client % 10_000, 5000 + client / 10_000).frame(Segment::Syn), 1);
         assert!(matches!(outcome.reason, Reason::FullNat | Reason::NoSource), "{:?}", outcome.reason);
         if client % 1000 == 0 {
             director.now = director.now.wrapping_add(SECOND / 5);

@@ -240,9 +240,8 @@ proptest! {
 
     #[test]
     fn a_packet_whose_time_is_over_goes_back_as_its_answer(words in words(), ttl in 0u8..2, forward in select(vec![
-        Forward::Nat, Forward::FullNat, Forward::Dr, Forward::Tunnel,
+        Forward::Nat, Forward::Dr, Forward::Tunnel, Forward::Gre, Forward::Gue(Gue::DEFAULT),
     ])) {
-        prop_assume!(forward != Forward::FullNat || words.transport.0 != "sctp");
         let director = director(forward);
         let (client, vip) = (client(words.v6, 7, 7), vip(words.v6, 80));
         let sent = words.frame(FROM_CLIENT, client, vip, ttl);

@@ -322,8 +322,19 @@ fn layers_text() -> impl Strategy<Value = String> {
         (0..100u32, 0..9u32).prop_map(|(len, frag)| format!("ip4 192.0.2.2 > 192.0.2.1 len={len} frag={frag}")),
         any::<u128>().prop_map(|source| format!("ip6 {} > 2001:db8::1", std::net::Ipv6Addr::from(source))),
         (0..100u32).prop_map(|len| format!("ip6 ::1 > 2001:db8::1 len={len}")),
-        prop::sample::select(vec!["hopopts", "dstopts", "route", "frag more", "frag off=1", "ah", "gre", "gre flags=8", "gue", "gue first=1"])
-            .prop_map(str::to_owned),
+        prop::sample::select(vec![
+            "hopopts",
+            "dstopts",
+            "route",
+            "frag more",
+            "frag off=1",
+            "ah",
+            "gre",
+            "gre flags=8",
+            "gue",
+            "gue first=1"
+        ])
+        .prop_map(str::to_owned),
         any::<u16>().prop_map(|port| format!("tcp {port} > 2 S")),
         (any::<u16>(), 1..4usize).prop_map(|(port, words)| format!("tcp {port} > 2 A opts={}", "01".repeat(words * 4))),
         any::<u16>().prop_map(|port| format!("udp {port} > 2")),

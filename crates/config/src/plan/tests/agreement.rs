@@ -149,14 +149,17 @@ prop_compose! {
 }
 
 fn any_servers() -> impl Strategy<Value = Vec<Server>> {
-    let forwards = prop::collection::vec(select(vec![
-        Forward::Nat,
-        Forward::Nat,
-        Forward::Dr,
-        Forward::Tunnel,
-        Forward::Gre,
-        Forward::Gue(Gue::DEFAULT),
-    ]), 5);
+    let forwards = prop::collection::vec(
+        select(vec![
+            Forward::Nat,
+            Forward::Nat,
+            Forward::Dr,
+            Forward::Tunnel,
+            Forward::Gre,
+            Forward::Gue(Gue::DEFAULT),
+        ]),
+        5,
+    );
     (some_of(&SERVERS, 1..=4), forwards).prop_map(|(addresses, forwards)| {
         let server = |(address, forward): (&str, Forward)| Server {
             name: address.to_string(),
