@@ -9,6 +9,7 @@ use std::time::Instant;
 const PACKAGES: &[&str] = &[
     "curl",
     "ethtool",
+    "iperf3",
     "iproute2",
     "iputils-ping",
     "mmdebstrap",
@@ -16,6 +17,7 @@ const PACKAGES: &[&str] = &[
     "openssl",
     "python3",
     "qemu-system-x86",
+    "traceroute",
     "util-linux",
 ];
 

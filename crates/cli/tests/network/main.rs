@@ -2,6 +2,7 @@
 //! its operator runs it. Needs root and the Debian packages of [`peers::PACKAGES`].
 
 mod fullnat;
+mod hops;
 mod lifecycle;
 mod methods;
 mod peers;
@@ -11,5 +12,6 @@ mod reload;
 mod selftest;
 mod services;
 mod site;
+mod streams;
 mod survival;
 mod untouched;

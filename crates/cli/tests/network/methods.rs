@@ -368,7 +368,7 @@ pub fn prepare_tunnel(site: &Site, outer: Family) {
 }
 
 /// Runs `marca decap` on a real server.
-fn decap(site: &Site, server: usize, arguments: &[&str]) -> String {
+pub fn decap(site: &Site, server: usize, arguments: &[&str]) -> String {
     let mut command = site.net.server(server).command(env!("CARGO_BIN_EXE_marca"));
     command.args(["decap", "--interface", ETH0]).args(arguments);
     let output = command.arg("--pin-dir").arg(site.decap_dir().join(server.to_string())).output().unwrap();

@@ -1,4 +1,4 @@
-//! Servers and clients that know nothing of marca: nginx, curl, and a UDP echo in Python.
+//! Servers and clients that know nothing of marca: nginx, curl, iperf3, traceroute, and a UDP echo in Python.
 
 use crate::site::{PATIENCE, host};
 use marca_testkit::topology::{Namespace, Process, Topology};
@@ -9,11 +9,12 @@ use std::process::Command;
 use std::time::Instant;
 
 /// What these tests need of Debian. The services that come with them are not used and need not run.
-pub const PACKAGES: [&str; 7] = ["curl", "iproute2", "iputils-ping", "nginx-light", "openssl", "python3", "util-linux"];
+pub const PACKAGES: [&str; 9] =
+    ["curl", "iperf3", "iproute2", "iputils-ping", "nginx-light", "openssl", "python3", "traceroute", "util-linux"];
 
 #[test]
 fn the_programs_of_the_peers_are_installed() {
-    for program in ["curl", "ip", "nginx", "nsenter", "openssl", "ping", PYTHON] {
+    for program in ["curl", "iperf3", "ip", "nginx", "nsenter", "openssl", "ping", PYTHON, "traceroute"] {
         let found = Command::new("sh").args(["-c", "command -v \"$0\"", program]).output().unwrap();
         assert!(found.status.success(), "there is no {program}: apt-get install {}", PACKAGES.join(" "));
     }

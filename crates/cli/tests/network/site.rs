@@ -36,6 +36,11 @@ impl Site {
         Self::around(test, Topology::flat(&format!("cli {test}"), servers).unwrap())
     }
 
+    /// Client, director and one real server, each wired to both others.
+    pub fn triangle(test: &str) -> Self {
+        Self::around(test, Topology::triangle(&format!("cli {test}")).unwrap())
+    }
+
     fn around(test: &str, net: Topology) -> Self {
         let name = format!("marca-cli-{}", test.replace(' ', "-"));
         let site = Self {

@@ -41,9 +41,9 @@ pub const CLIENT_ADDRESSES: usize = 64;
 
 /// The only interface of clients, servers, and of the director of the flat layout.
 pub const ETH0: &str = "eth0";
-/// The routed director's interface towards the client.
+/// The interface towards the client, where there are two: of the director, and of the triangle's real server.
 pub const OUT: &str = "out";
-/// The routed director's interface towards the real servers.
+/// The interface of a director with two towards the real servers.
 pub const IN: &str = "in";
 
 /// Namespaces, wires, and the guard that removes them.
@@ -82,6 +82,18 @@ pub enum Layout {
     /// | director | 192.0.2.1 | 2001:db8:1::1 |
     /// | server 0 to 15 | 192.0.2.21 to .36 | 2001:db8:1::21 to ::36 |
     Flat,
+    /// Client, director and one real server, each wired to both others, as the kernel tests its own IPVS
+    /// (`tools/testing/selftests/net/netfilter/ipvs.sh`): what the client sends comes by the director, what the real
+    /// server answers need not. The client has both its wires on a bridge, `eth0`, and with them the outside LAN, in
+    /// which the real server is as well, with `out`. Director (`in`) and real server (`eth0`) share the inside LAN.
+    /// The director forwards; nobody has a default route. The switch is not used.
+    ///
+    /// | | IPv4 | IPv6 |
+    /// |---|---|---|
+    /// | client 0 to 63 | 192.0.2.101 to .164 | 2001:db8:1::101 to ::164 |
+    /// | director `out`, `in` | 192.0.2.1, 10.0.0.1 | 2001:db8:1::1, fd00::1 |
+    /// | server `out`, `eth0` | 192.0.2.21, 10.0.0.11 | 2001:db8:1::21, fd00::11 |
+    Triangle,
 }
 
 impl Topology {
@@ -105,6 +117,14 @@ impl Topology {
     /// As [`Topology::routed`].
     pub fn flat(test: &str, servers: usize) -> Result<Self, Error> {
         Self::build(Layout::Flat, test, servers)
+    }
+
+    /// Builds the layout [`Layout::Triangle`]; otherwise as [`Topology::routed`].
+    ///
+    /// # Errors
+    /// As [`Topology::routed`].
+    pub fn triangle(test: &str) -> Result<Self, Error> {
+        Self::build(Layout::Triangle, test, 1)
     }
 
     /// Clients live here; bind to a [`client_address`](Self::client_address) to be one of them.
@@ -152,7 +172,7 @@ impl Topology {
     /// The director's own address where the servers see it. In the flat layout it is the same as outside.
     pub fn director_inside(&self) -> DualStack {
         match self.layout {
-            Layout::Routed => inside(1),
+            Layout::Routed | Layout::Triangle => inside(1),
             Layout::Flat => outside(1),
         }
     }
@@ -200,23 +220,28 @@ impl Topology {
 impl Layout {
     fn outside_interface(self) -> &'static str {
         match self {
-            Layout::Routed => OUT,
+            Layout::Routed | Layout::Triangle => OUT,
             Layout::Flat => ETH0,
         }
     }
 
     fn inside_interface(self) -> &'static str {
         match self {
-            Layout::Routed => IN,
+            Layout::Routed | Layout::Triangle => IN,
             Layout::Flat => ETH0,
         }
     }
 
     fn server(self, index: usize) -> DualStack {
         match self {
-            Layout::Routed => inside(11 + index as u8),
+            Layout::Routed | Layout::Triangle => inside(11 + index as u8),
             Layout::Flat => outside(21 + index as u8),
         }
+    }
+
+    /// Whether the director has one interface for clients and another one for servers.
+    fn has_two_sides(self) -> bool {
+        self != Layout::Flat
     }
 }
 

@@ -1,12 +1,13 @@
 //! One network namespace, and how to do something inside.
 
-use super::{Error, Process};
+use super::{Error, Process, xdp_pass};
 use nix::sched::{CloneFlags, setns};
 use std::ffi::OsStr;
 use std::fmt::Display;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -113,6 +114,15 @@ impl Namespace {
             }
             IpAddr::V6(_) => self.ip(&[format!("addr add {vip}/128 dev lo nodad")]),
         }
+    }
+
+    /// Has an interface take the frames that a program sends from XDP on the other end of its wire, until the result is
+    /// dropped: by a program of its own that lets everything pass. Topologies do this where no test puts a program.
+    ///
+    /// # Errors
+    /// It has a program already.
+    pub fn take_frames_of_xdp(&self, interface: &str) -> Result<OwnedFd, Error> {
+        self.enter(|| xdp_pass::attach(&xdp_pass::load()?, interface))
     }
 
     /// What every namespace of a topology wants before it gets interfaces.

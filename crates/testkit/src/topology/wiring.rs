@@ -54,6 +54,17 @@ fn wires(topology: &Topology) -> Vec<[End<'_>; 2]> {
             [end(&topology.director, ETH0, DIRECTOR_MAC), port("director", DIRECTOR_MAC)],
             [end(&topology.client, ETH0, CLIENT_MAC), port("client", CLIENT_MAC)],
         ],
+        Layout::Triangle => {
+            let server = &topology.servers[0];
+            return vec![
+                [
+                    end(&topology.director, OUT, DIRECTOR_MAC),
+                    end(&topology.client, "director", DIRECTOR_MAC | PORT_MAC),
+                ],
+                [end(server, OUT, SERVER_OUTSIDE_MAC), end(&topology.client, "server", SERVER_OUTSIDE_MAC | PORT_MAC)],
+                [end(&topology.director, IN, DIRECTOR_INSIDE_MAC), end(server, ETH0, SERVER_MAC)],
+            ];
+        }
     };
     wires.extend(topology.servers.iter().enumerate().map(|(index, server)| {
         let mac = SERVER_MAC + index as u8;
@@ -66,7 +77,11 @@ fn configure(topology: &Topology, ends: &[&End<'_>]) -> Result<(), Error> {
     let up = |namespace: &Namespace| -> Vec<String> {
         ends.iter().filter(|end| end.is_in(namespace)).map(|end| format!("link set {} up", end.interface)).collect()
     };
-    let mut commands = up(&topology.client);
+    let mut commands = Vec::new();
+    if topology.layout == Layout::Triangle {
+        commands.extend(bridge(ETH0, ends, &topology.client));
+    }
+    commands.extend(up(&topology.client));
     for index in 0..CLIENT_ADDRESSES {
         commands.extend(add_addresses(topology.client_address(index), ETH0));
     }
@@ -74,7 +89,7 @@ fn configure(topology: &Topology, ends: &[&End<'_>]) -> Result<(), Error> {
 
     let mut commands = up(&topology.director);
     commands.extend(add_addresses(topology.director_outside(), topology.outside_interface()));
-    if topology.layout == Layout::Routed {
+    if topology.layout.has_two_sides() {
         commands.extend(add_addresses(topology.director_inside(), IN));
         topology.director.sysctl("net.ipv4.ip_forward", 1)?;
         topology.director.sysctl("net.ipv6.conf.all.forwarding", 1)?;
@@ -88,18 +103,30 @@ fn configure(topology: &Topology, ends: &[&End<'_>]) -> Result<(), Error> {
             let DualStack { v4, v6 } = topology.director_inside();
             commands.extend([format!("route add default via {v4}"), format!("route add default via {v6}")]);
         }
+        if topology.layout == Layout::Triangle {
+            commands.extend(add_addresses(Layout::Flat.server(index), OUT));
+        }
         server.ip(&commands)?;
     }
 
-    // Without snooping, multicast (which carries IPv6's neighbour discovery) reaches all ports from the start.
-    let mut commands = vec!["link add lan type bridge stp_state 0 mcast_snooping 0".to_owned()];
-    let ports = ends.iter().filter(|end| end.is_in(&topology.switch));
-    commands.extend(ports.map(|port| format!("link set {} master lan", port.interface)));
+    if topology.layout == Layout::Triangle {
+        return Ok(());
+    }
+    let mut commands = bridge("lan", ends, &topology.switch);
     commands.extend(up(&topology.switch));
-    commands.push("link set lan up".to_owned());
     topology.switch.sysctl("net.ipv6.conf.all.disable_ipv6", 1)?;
     topology.switch.sysctl("net.ipv6.conf.default.disable_ipv6", 1)?;
     topology.switch.ip(&commands)
+}
+
+/// All veths of a namespace become ports of a bridge.
+fn bridge(name: &str, ends: &[&End<'_>], namespace: &Namespace) -> Vec<String> {
+    // Without snooping, multicast (which carries IPv6's neighbour discovery) reaches all ports from the start.
+    let mut commands = vec![format!("link add {name} type bridge stp_state 0 mcast_snooping 0")];
+    let ports = ends.iter().filter(|end| end.is_in(namespace));
+    commands.extend(ports.map(|port| format!("link set {} master {name}", port.interface)));
+    commands.push(format!("link set {name} up"));
+    commands
 }
 
 fn add_addresses(addresses: DualStack, interface: &str) -> [String; 2] {
@@ -145,6 +172,7 @@ fn wait_until_running(ends: &[&End<'_>]) -> Result<(), Error> {
 const RUNNING_WITHIN: Duration = Duration::from_secs(5);
 
 const SERVER_MAC: u8 = 0x11;
+const SERVER_OUTSIDE_MAC: u8 = 0x31;
 const CLIENT_MAC: u8 = 0x61;
 const DIRECTOR_MAC: u8 = 0x71;
 const DIRECTOR_INSIDE_MAC: u8 = 0x72;
