@@ -100,6 +100,8 @@ pub(crate) struct ServiceDraft {
     pub vips: List<IpAddr>,
     pub ports: List<MemberPort>,
     pub mark: Field<Mark>,
+    /// The real servers' port for all that has the mark.
+    pub target: Field<u16>,
     pub scheduler: Field<Scheduler>,
     pub persistence: Option<Persistence>,
     pub forward: Field<Forward>,
@@ -187,7 +189,7 @@ fn finish_service(service: &ServiceDraft, marks: &[MarkDraft]) -> Service {
     Service {
         name: service.name.clone(),
         selector: match service.mark.value() {
-            Some(mark) => Selector::Mark { mark, vips },
+            Some(mark) => Selector::Mark { mark, vips, target: service.target.value() },
             None => Selector::Ports { vips, ports: service.ports.to_vec() },
         },
         scheduler: service.scheduler.value().unwrap_or(Scheduler::Wlc),

@@ -177,6 +177,13 @@ pub const KEYS: &[Key] = &[
         "Makes every packet with this firewall mark a packet of the service; either this or `ports`.",
     ),
     key(
+        "service.*.target",
+        "an integer from 1 to 65535",
+        Default("each packet's own port"),
+        "8080",
+        "With `mark` under NAT: the one port of the real servers to which everything goes.",
+    ),
+    key(
         "service.*.scheduler",
         "the name of a scheduler",
         Default("wlc"),

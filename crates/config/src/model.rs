@@ -165,8 +165,9 @@ pub enum Selector {
     /// By destination: these VIPs (at least one, v4 and v6 mixed freely) and these ports (at least one).
     Ports { vips: Vec<IpAddr>, ports: Vec<MemberPort> },
     /// By mark: everything that a `[[mark]]` rule with this value matches. `vips` are the addresses that the director
-    /// announces for it: the host prefixes of those rules unless the service lists its own.
-    Mark { mark: Mark, vips: Vec<IpAddr> },
+    /// announces for it: the host prefixes of those rules unless the service lists its own. `target` is the real servers'
+    /// port for all of it when it has one (NAT only).
+    Mark { mark: Mark, vips: Vec<IpAddr>, target: Option<u16> },
 }
 
 impl Selector {

@@ -14,6 +14,7 @@ pub(super) fn check(service: &ServiceDraft, marks: &[MarkDraft], found: &mut Vec
     unusable_vips_of_a_mark(service, marks, found);
     repeated_ports(&service.ports.items, found);
     targets(service, found);
+    target_of_a_mark(service, found);
     outbound(service, marks, found);
     stateless_udp(service, found);
     fullnat::check(service, marks, found);
@@ -97,17 +98,41 @@ fn repeated_ports(ports: &[Located<MemberPort>], found: &mut Vec<Diagnostic>) {
 /// Only NAT rewrites ports.
 fn targets(service: &ServiceDraft, found: &mut Vec<Diagnostic>) {
     let Some(forward) = a_forward(service, |forward| !forward.is_nat()) else { return };
-    let method = match forward.value {
-        Forward::Dr => "direct routing leaves ports alone",
-        Forward::Tunnel | Forward::Gue(_) | Forward::Gre => "a tunnel leaves ports alone",
-        Forward::Local | Forward::Nat | Forward::FullNat => "the director's own sockets see the packet as it came",
-    };
+    let method = why_ports_stay(forward.value);
     for port in service.ports.items.iter().filter(|port| port.value.target.is_some()) {
         let diagnostic = Diagnostic::error(format!("{} needs `nat`", quoted(&port.value.to_string())))
             .at(&port.span, "a port mapping")
             .also(&forward.span, method)
             .help(format!("{method}; use forward = \"nat\", or leave out the `->`"));
         found.push(diagnostic);
+    }
+}
+
+/// Ports have their targets by themselves.
+fn target_of_a_mark(service: &ServiceDraft, found: &mut Vec<Diagnostic>) {
+    let Some(target) = service.target.given() else { return };
+    if let Some(ports) = service.ports.span.as_ref().filter(|_| service.mark.is_absent()) {
+        let diagnostic = Diagnostic::error("`target` is for services by `mark`")
+            .at(&target.span, "for everything that has a mark")
+            .also(ports, "this service goes by ports")
+            .help(format!("write the target beside each port: \"tcp/80 -> {}\"", target.value));
+        found.push(diagnostic);
+    }
+    if let Some(forward) = a_forward(service, |forward| !forward.is_nat()) {
+        let method = why_ports_stay(forward.value);
+        let diagnostic = Diagnostic::error("`target` needs `nat`")
+            .at(&target.span, "a port mapping")
+            .also(&forward.span, method)
+            .help(format!("{method}; use forward = \"nat\", or leave out `target`"));
+        found.push(diagnostic);
+    }
+}
+
+fn why_ports_stay(forward: Forward) -> &'static str {
+    match forward {
+        Forward::Dr => "direct routing leaves ports alone",
+        Forward::Tunnel | Forward::Gue(_) | Forward::Gre => "a tunnel leaves ports alone",
+        Forward::Local | Forward::Nat | Forward::FullNat => "the director's own sockets see the packet as it came",
     }
 }
 

@@ -63,6 +63,7 @@ fn read<'t>(reader: &mut Reader<'t>, name: &Spanned<DeString<'t>>, entry: &Entry
         vips: reader.some_strings(table.take("vip"), address::vip, "the service has no VIP"),
         ports: mark::flat(reader.some_strings(table.take("ports"), ports::members, "the service has no port")),
         mark: mark::value(reader, table.take("mark")),
+        target: reader.integer(table.take("target"), 1..=i64::from(u16::MAX)),
         scheduler: reader.choice(table.take("scheduler"), "scheduler", SCHEDULER_NAMES),
         persistence: persistence(reader, table.take("persist")),
         forward: forward::read(reader, table.take("forward"), "service.*.forward"),

@@ -3,7 +3,7 @@
 //! The ports of rules and services overlap. They are cut where any of them begins or ends; within a piece, the same
 //! rules apply to each port.
 
-use super::{Candidate, Condition, Family, MAX_CONDITIONS, Outcome, PlanError, PortPlan, ServiceIndex};
+use super::{Candidate, Condition, Family, MAX_CONDITIONS, Outcome, PlanError, PortPlan};
 use crate::model::{MarkRule, PortMatch, PortRange, Protocol};
 use ipnet::IpNet;
 use std::collections::BTreeSet;
@@ -20,13 +20,13 @@ pub(super) struct Rule<'c> {
     ports: &'c [PortMatch],
     /// One of them must hold. Never empty.
     conditions: Vec<Condition>,
-    /// Whose mark it is; None if nobody's.
-    service: Option<ServiceIndex>,
+    /// What its mark leads to; None if nobody's.
+    outcome: Option<Outcome>,
 }
 
 impl<'c> Rule<'c> {
     /// None: no packet of this family can match.
-    pub fn of(rule: &'c MarkRule, family: Family, service: Option<ServiceIndex>) -> Option<Self> {
+    pub fn of(rule: &'c MarkRule, family: Family, outcome: Option<Outcome>) -> Option<Self> {
         let mut sources = vec![None];
         if !rule.from.is_empty() {
             let of_family = rule.from.iter().filter(|from| Family::of(from.addr()) == family);
@@ -39,7 +39,7 @@ impl<'c> Rule<'c> {
         }
         let pairs = sources.iter().flat_map(|from| interfaces.iter().map(move |interface| (*from, interface.clone())));
         let conditions: Vec<_> = pairs.map(|(from, interface)| Condition { from, interface }).collect();
-        (!conditions.is_empty()).then_some(Self { ports: &rule.ports, conditions, service })
+        (!conditions.is_empty()).then_some(Self { ports: &rule.ports, conditions, outcome })
     }
 }
 
@@ -175,7 +175,7 @@ fn candidates(claims: &BTreeSet<Claim>, rules: &[Rule<'_>], members: &[Member]) 
         let Claim::Rule { index, .. } = claim else { break };
         let rule = &rules[*index];
         // As in IPVS, which looks up address and port when no service has the mark.
-        let outcome = rule.service.map(|service| Outcome { service, target: None, expected: false }).or(by_port);
+        let outcome = rule.outcome.or(by_port);
         for condition in &rule.conditions {
             if candidates.iter().all(|earlier| !earlier.condition.covers(condition)) {
                 candidates.push(Candidate { condition: condition.clone(), outcome });

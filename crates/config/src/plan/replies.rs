@@ -95,16 +95,17 @@ impl Landings {
                     };
                     self.single.push(((outcome.service, *protocol, outcome.target.unwrap_or(port)), reply));
                 }
-                // Here ports are always kept: only a single port of a VIP can have a target.
-                None => {
-                    self.wide.insert((outcome.service, *protocol, *ports));
-                }
+                None => match outcome.target {
+                    Some(target) => self.single.push(((outcome.service, *protocol, target), Reply::Ambiguous)),
+                    None => _ = self.wide.insert((outcome.service, *protocol, *ports)),
+                },
             }
         }
     }
 }
 
-fn nat_addresses(service: &ServicePlan) -> impl Iterator<Item = IpAddr> {
+/// The real servers whose answers come back through the director.
+pub(super) fn nat_addresses(service: &ServicePlan) -> impl Iterator<Item = IpAddr> {
     service.reals.iter().filter(|real| real.forward == Forward::Nat).filter_map(|real| real.address)
 }
 

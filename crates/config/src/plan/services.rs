@@ -1,6 +1,6 @@
 //! Each service by family: who serves IPv4 clients, who IPv6.
 
-use super::{Family, RealPlan, ServiceIndex, ServicePlan};
+use super::{Family, Outcome, RealPlan, ServiceIndex, ServicePlan};
 use crate::model::{Config, Forward, Mark, MarkRule, Selector, Server, Service};
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -10,7 +10,7 @@ use std::net::IpAddr;
 pub(super) struct Services {
     pub plans: Vec<ServicePlan>,
     by_place: HashMap<(usize, Family), ServiceIndex>,
-    by_mark: HashMap<(Mark, Family), ServiceIndex>,
+    by_mark: HashMap<(Mark, Family), Outcome>,
 }
 
 impl Services {
@@ -20,15 +20,16 @@ impl Services {
         for (place, service) in config.services.iter().enumerate() {
             for family in Family::ALL {
                 let has_vip = service.selector.vips().iter().any(|vip| Family::of(*vip) == family);
-                let mark = match service.selector {
-                    Selector::Mark { mark, .. } => Some(mark),
-                    Selector::Ports { .. } => None,
+                let (mark, target) = match service.selector {
+                    Selector::Mark { mark, target, .. } => (Some(mark), target),
+                    Selector::Ports { .. } => (None, None),
                 };
                 if has_vip || mark.is_some_and(|mark| marked.contains(&(mark, family))) {
                     let index = services.plans.len();
                     services.plans.push(plan(service, family));
                     services.by_place.insert((place, family), index);
-                    services.by_mark.extend(mark.map(|mark| ((mark, family), index)));
+                    let outcome = Outcome { service: index, target, expected: false };
+                    services.by_mark.extend(mark.map(|mark| ((mark, family), outcome)));
                 }
             }
         }
@@ -49,8 +50,8 @@ impl Services {
         Family::ALL.into_iter().filter_map(first).collect()
     }
 
-    /// The service that takes a mark, for clients of this family.
-    pub fn by_mark(&self, mark: Mark, family: Family) -> Option<ServiceIndex> {
+    /// What becomes of a mark, of clients of this family.
+    pub fn by_mark(&self, mark: Mark, family: Family) -> Option<Outcome> {
         self.by_mark.get(&(mark, family)).copied()
     }
 }

@@ -117,7 +117,7 @@ fn a_service_by_mark_takes_its_vips_from_the_rules() {
     ];
     let shop = Service {
         name: "shop".into(),
-        selector: Selector::Mark { mark, vips: vec![ip("192.0.2.10"), ip("192.0.2.11")] },
+        selector: Selector::Mark { mark, vips: vec![ip("192.0.2.10"), ip("192.0.2.11")], target: None },
         scheduler: Scheduler::Maglev,
         persistence: None,
         forward: Forward::Dr,

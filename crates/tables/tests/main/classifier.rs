@@ -183,7 +183,8 @@ fn configurations() -> impl Strategy<Value = Config> {
             }
             for value in 1..=2 {
                 let mut by_mark = service(&format!("mark{value}"), &[], &[]);
-                by_mark.selector = Selector::Mark { mark: mark(value), vips: Vec::new() };
+                by_mark.selector =
+                    Selector::Mark { mark: mark(value), vips: Vec::new(), target: (value == 2).then_some(8080) };
                 services.push(by_mark);
             }
             for (service, servers) in services.iter_mut().zip(servers) {

@@ -31,12 +31,12 @@ fn directly(config: &Config, packet: &Packet) -> Decision {
             mark = Some(rule.value);
         }
     }
-    let mut services = config.services.iter();
-    let by_mark = services.position(|service| match service.selector {
-        Selector::Mark { mark: own, .. } => mark == Some(own),
-        Selector::Ports { .. } => false,
+    let services = config.services.iter();
+    let by_mark = services.enumerate().find_map(|(place, service)| match service.selector {
+        Selector::Mark { mark: own, target, .. } if mark == Some(own) => Some((place, target.unwrap_or(packet.port))),
+        _ => None,
     });
-    by_mark.map(|place| (place, packet.port)).or_else(|| by_port(config, packet))
+    by_mark.or_else(|| by_port(config, packet))
 }
 
 fn by_port(config: &Config, packet: &Packet) -> Decision {
@@ -186,12 +186,16 @@ fn service(name: String, selector: Selector, servers: Vec<Server>) -> Service {
     }
 }
 
+/// A mark's one port; members have others.
+const OF_A_MARK: u16 = 8080;
+
 fn services_by_mark() -> impl Strategy<Value = Vec<Service>> {
     let marks = subsequence(vec![1, 2, 3], 0..=3);
     (marks, prop::collection::vec(any_servers(), 3)).prop_map(|(marks, servers)| {
         let by_mark = |(mark, servers): (u32, _)| {
             let mark = Mark(NonZeroU32::new(mark).unwrap());
-            service(format!("mark-{mark}"), Selector::Mark { mark, vips: Vec::new() }, servers)
+            let target = (mark.0.get() == 3).then_some(OF_A_MARK);
+            service(format!("mark-{mark}"), Selector::Mark { mark, vips: Vec::new(), target }, servers)
         };
         marks.into_iter().zip(servers).map(by_mark).collect()
     })
@@ -257,8 +261,8 @@ fn check_shape(plan: &Plan) {
             let (last, others) = candidates.split_last().unwrap();
             assert!(others.iter().all(|candidate| !candidate.condition.is_always()));
             assert!(last.outcome.is_some() && candidates.len() <= MAX_CONDITIONS);
-            let has_target = candidates.iter().any(|c| c.outcome.is_some_and(|outcome| outcome.target.is_some()));
-            assert!(ports.is_single() || !has_target);
+            let mut outcomes = candidates.iter().filter_map(|candidate| candidate.outcome);
+            assert!(ports.is_single() || outcomes.all(|o| o.target.is_none_or(|target| target == OF_A_MARK)));
         }
     }
 }

@@ -62,6 +62,15 @@ fn two_rules_make_http_and_https_one_service() {
 }
 
 #[test]
+fn everything_that_has_a_mark_may_lead_to_one_port() {
+    let plan = plan(
+        "[[mark]]\nvalue = 1\nto = '192.0.2.0/24'\nports = ['tcp/80', 'udp/1000-2000']
+        [service.proxy]\nmark = 1\ntarget = 3128\nserver = [{ address = '10.0.0.1' }]",
+    );
+    assert_eq!(paths(&plan), ["192.0.2.0/24 tcp/80: -> proxy:3128", "192.0.2.0/24 udp/1000-2000: -> proxy:3128"]);
+}
+
+#[test]
 fn a_mark_comes_before_a_port_and_keeps_it() {
     assert_eq!(tcp(""), ["/80: -> web:8080"]);
     assert_eq!(tcp("[[mark]]\nvalue = 1\nto = '192.0.2.1'\nports = 'tcp/80'"), ["/80: -> a"]);

@@ -73,6 +73,32 @@ fn two_ports_of_one_target_are_ambiguous() {
 }
 
 #[test]
+fn the_target_of_a_mark_is_ambiguous_unless_one_port_leads_there() {
+    let plan = plan(
+        r#"
+        [[mark]]
+        value = 1
+        to = ["192.0.2.1", "198.51.100.0/24"]
+        ports = ["tcp/80", "tcp/443"]
+        [[mark]]
+        value = 2
+        to = "192.0.2.2"
+        ports = "tcp/80"
+        [service.many]
+        mark = 1
+        target = 3128
+        server = [{ address = "10.0.0.1" }]
+        [service.one]
+        mark = 2
+        target = 8080
+        server = [{ address = "10.0.0.1" }]
+        "#,
+    );
+    assert_eq!(meanings(&plan), ["10.0.0.1 tcp/3128 = ?", "10.0.0.1 tcp/8080 = one 192.0.2.2 80"]);
+    assert_eq!(plan.range_nodes, BTreeSet::new(), "no other port of the server means anything");
+}
+
+#[test]
 fn a_server_of_two_services_is_ambiguous_on_the_ports_that_they_share() {
     let plan = plan(
         r#"
