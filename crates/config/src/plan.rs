@@ -35,7 +35,8 @@ pub struct Plan {
     pub replies: BTreeMap<ReplyPort, Reply>,
     /// Ports from which real servers under NAT open connections as a VIP.
     pub outbound: BTreeMap<ReplyPort, Outbound>,
-    /// Real servers under NAT whose other ports may mean something, too: some service has ranges or wide prefixes.
+    /// Real servers under NAT whose other ports may mean something, too: some service has ranges or wide prefixes, or its
+    /// ports may have been a service's before a mark rule was there.
     pub range_nodes: BTreeSet<IpAddr>,
     /// The addresses that the director puts on its outside interfaces.
     pub vips: BTreeSet<IpAddr>,

@@ -132,7 +132,9 @@ record! {
         routes_until: u32,
         /// Ticks that each of a group's ICMP errors uses up; see [`crate::answer`].
         answer_ticks: u32,
-        spare: [u32; 2],
+        /// How many times the classifier has been written, and which of those the last whole pass of the sweep knew.
+        written: u32,
+        swept: u32,
     }
 }
 

@@ -91,6 +91,11 @@ pub fn switch(memory: &Memory, written: &Written) {
         memory.control.set(0, &control);
     }
     control.half = written.half;
+    if control.written == 0 {
+        // There was none before, and no connection.
+        control.swept = 1;
+    }
+    control.written = control.written.wrapping_add(1);
     memory.control.set(0, &control);
     if written.prefixes.is_empty() {
         control.flags &= !control_flags::PREFIXES;

@@ -10,10 +10,12 @@
 //! | [`frame`] | a frame in memory, as the engine sees it |
 //! | [`ids`] | which number a service, a real server, a host has, from one plan to the next |
 //! | [`classifier`] | destinations, ports and marks written into the half that is not in force |
+//! | `claims` | which service has a recorded connection's packets now |
 //! | [`services`] | services, their real servers and slots, switched one at a time |
 //! | [`sweep`] | what has timed out |
 //! | [`explain`] | where a packet would go, and why |
 
+mod claims;
 pub mod classifier;
 pub mod explain;
 pub mod frame;

@@ -75,6 +75,8 @@ pub struct Prepared<'p> {
     leaving: Vec<u32>,
     /// Fullnat's addresses, with their numbers.
     sources: Vec<(u32, Address)>,
+    /// Services whose packets may be of connections that another service has recorded: see [`crate::sweep`].
+    gained: Vec<u32>,
 }
 
 /// A service, and what of it is new.
@@ -103,6 +105,7 @@ impl<'p> Prepared<'p> {
         let sources = Sources::default();
         let mut writer = Writer { memory, ids, clock, slots: Spans::default(), servers: Spans::default(), sources };
         let mut changes = Vec::new();
+        let mut gained = Vec::new();
         match known {
             Some(difference) => {
                 if !difference.changed.is_empty() {
@@ -112,15 +115,21 @@ impl<'p> Prepared<'p> {
                     changes.extend(writer.service(&plan.services[index], index as u32)?);
                 }
                 changes.extend(difference.moved.iter().filter_map(|&(_, index)| writer.moved(plan, index)));
+                let services = difference.gained.iter().map(|&index| &plan.services[index]);
+                gained.extend(services.filter_map(|service| ids.service(&service.name, service.family)));
             }
             None => {
                 writer.look();
                 for (index, service) in plan.services.iter().enumerate() {
                     changes.extend(writer.service(service, index as u32)?);
                 }
+                let numbers = || changes.iter().map(|changed| changed.number);
+                if numbers().any(|number| writer.is_known(number)) {
+                    gained.extend(numbers().filter(|&number| !writer.is_known(number)));
+                }
             }
         }
-        Ok(Self { changes, leaving: ids.leaving_reals().collect(), sources: writer.sources.new })
+        Ok(Self { changes, leaving: ids.leaving_reals().collect(), sources: writer.sources.new, gained })
     }
 
     /// Real servers that are new, or reached otherwise, and those that leave.
@@ -154,6 +163,12 @@ impl<'p> Prepared<'p> {
             }
             if *new != old {
                 switch(memory, *number, cell, *new);
+            }
+        }
+        for cell in self.gained.iter().filter_map(|number| memory.services.get(*number)) {
+            let service = cell.versions[(cell.current & 1) as usize];
+            for slot in (0..service.slots_len).filter_map(|number| memory.slots.at(service.slots + number)) {
+                slot.or(slot_bits::CONSULT | slot_bits::FRESH);
             }
         }
     }
@@ -249,6 +264,11 @@ impl Writer<'_> {
             self.slots.take(service.slots, service.slots_len);
             self.servers.take(service.servers, service.servers_len);
         }
+    }
+
+    /// Whether it has been written before.
+    fn is_known(&self, number: u32) -> bool {
+        self.memory.services.get(number).is_some_and(|cell| cell != ServiceCell::default())
     }
 
     fn moved(&self, plan: &Plan, index: usize) -> Option<Changed<'static>> {

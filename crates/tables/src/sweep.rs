@@ -9,10 +9,14 @@
 //! Tens of millions of records must not keep a processor busy: what is needed of every record is in arrays by number, what is
 //! needed of its service is looked up once a piece, and only templates whose time is over are looked for.
 //!
+//! When the classifier has changed, a record's packets may be another service's: a mark rule has come before a port, or a
+//! service has another name. The record becomes that service's then, whose slots ask until a pass has seen to it.
+//!
 //! Half-open connections come first and flows after them: a connection that is promoted during a pass is met in the one
 //! table or in the other. Slots are remembered by their place in their service's table, not in the slots' memory, which
 //! another table may take over between two looks.
 
+use crate::claims::Claims;
 use crate::memory::{Memory, WATCH_WORDS};
 use crate::view::View;
 use marca_engine::commit;
@@ -60,6 +64,10 @@ pub struct Sweep {
     records: Vec<u32>,
     last_records: Vec<u32>,
     passes: u64,
+    /// `Control::written` when this pass began.
+    written: u32,
+    /// The classifier is not the one of the pass before: whose a record's packets are must be asked.
+    claims: Option<Claims>,
 }
 
 /// A service, and since when its clients have been sent to slots as they are now.
@@ -156,6 +164,8 @@ impl Sweep {
             records: Vec::new(),
             last_records: Vec::new(),
             passes: 0,
+            written: 0,
+            claims: None,
         }
     }
 
@@ -206,6 +216,8 @@ impl Sweep {
     /// The other watch filter is cleared; packets set their bits in both, and this pass adds what it meets.
     fn begin(&mut self, view: &View, memory: &Memory, control: &Control) {
         self.started = view.now;
+        self.written = control.written;
+        self.claims = (control.written != control.swept).then(|| Claims::of(memory));
         self.over.clear();
         for cell in (0..memory.templates.len()).filter_map(|index| memory.templates.at(index)) {
             if let Some((key, record)) = flow::read(cell)
@@ -215,7 +227,7 @@ impl Sweep {
             }
         }
         let words = WATCH_WORDS / 2;
-        let other = (memory.control().watch & 1) ^ 1;
+        let other = (control.watch & 1) ^ 1;
         (other * words..(other + 1) * words).for_each(|i| {
             if let Some(word) = memory.watch.at(i)
                 && word.get() != 0
@@ -227,7 +239,10 @@ impl Sweep {
 
     /// Whether the record was freed.
     fn flow(&mut self, view: &View, control: &Control, index: u32) -> bool {
-        let Some((key, record)) = view.cell(CellTable::Flows, index).and_then(flow::read) else { return false };
+        let Some((key, mut record)) = view.cell(CellTable::Flows, index).and_then(flow::read) else { return false };
+        if let Some(claims) = &self.claims {
+            claims.hand_over(view, control, (CellTable::Flows, index), &key, &mut record);
+        }
         let Known { settings, mapped, .. } = self.service(view, record.service);
         if record.state & state_bits::REVERSE != 0 {
             return self.reverse(view, CellTable::Flows, index, &key, &record, &settings);
@@ -334,7 +349,10 @@ impl Sweep {
 
     /// Whether the record was freed.
     fn half_open(&mut self, view: &View, control: &Control, index: u32) -> bool {
-        let Some((key, record)) = view.cell(CellTable::HalfOpen, index).and_then(flow::read) else { return false };
+        let Some((key, mut record)) = view.cell(CellTable::HalfOpen, index).and_then(flow::read) else { return false };
+        if let Some(claims) = &self.claims {
+            claims.hand_over(view, control, (CellTable::HalfOpen, index), &key, &mut record);
+        }
         let Known { settings, .. } = self.service(view, record.service);
         if record.state & state_bits::REVERSE != 0 {
             return self.reverse(view, CellTable::HalfOpen, index, &key, &record, &settings);
@@ -415,6 +433,7 @@ impl Sweep {
         let Some(mut control) = view.control() else { return };
         self.slots(view);
         control.watch = (control.watch & 1) ^ 1;
+        control.swept = self.written;
         view.set_control(&control);
         self.last_records = std::mem::take(&mut self.records);
         self.held.clear();

@@ -3,6 +3,7 @@
 
 mod fullnat;
 mod hops;
+mod ipvs;
 mod lifecycle;
 mod methods;
 mod peers;

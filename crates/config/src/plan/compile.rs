@@ -9,7 +9,7 @@ use super::services::Services;
 use super::{DestinationPlan, Family, Outcome, Plan, PlanError, Reply, ServiceIndex};
 use crate::model::{Config, MemberPort, PortMatch, Selector};
 use ipnet::IpNet;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 impl Plan {
     /// What a configuration asks of the tables.
@@ -19,16 +19,23 @@ impl Plan {
     pub fn of(config: &Config) -> Result<Plan, PlanError> {
         let services = Services::of(config);
         let mut destinations = Vec::new();
+        let mut beside_rules = BTreeSet::new();
         for each in nest(destinations_of(config, &services)) {
             let (net, family) = (each.net, Family::of(each.net.addr()));
             let rules = each.rules.iter().filter_map(|index| {
                 let rule = &config.marks[*index];
                 Rule::of(rule, family, services.by_mark(rule.value, family))
             });
+            if !each.rules.is_empty() {
+                beside_rules.extend(each.members.iter().map(|member| member.outcome.service));
+            }
             let ports = ports::compile(net, &rules.collect::<Vec<_>>(), &each.members)?;
             destinations.push(DestinationPlan { net, ports });
         }
-        let (mut replies, range_nodes) = replies::collect(&services.plans, &destinations);
+        let (mut replies, mut range_nodes) = replies::collect(&services.plans, &destinations);
+        // A rule may have come before a port whose connections live on.
+        range_nodes
+            .extend(beside_rules.into_iter().flat_map(|service| replies::nat_addresses(&services.plans[service])));
         let outbound = replies::outbound(config, &services);
         // What leaves such a port may be of a connection that the real server has opened.
         replies.extend(outbound.keys().map(|from| (*from, Reply::Ambiguous)));

@@ -1,7 +1,7 @@
 //! What one plan has that another has not: so that a change of one service among thousands is the work of one.
 
-use super::{Family, Plan, ServiceIndex, ServicePlan};
-use std::collections::HashMap;
+use super::{Candidate, DestinationPlan, Family, Plan, ServiceIndex, ServicePlan};
+use std::collections::{BTreeSet, HashMap};
 
 /// From one plan to the next.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,6 +14,8 @@ pub struct Difference {
     pub gone: Vec<ServiceIndex>,
     /// Something is different where packets are told apart: destinations, replies, or the services that they name.
     pub classifier: bool,
+    /// Services of the new plan that have packets which may have been another's before.
+    pub gained: BTreeSet<ServiceIndex>,
 }
 
 impl Difference {
@@ -22,6 +24,7 @@ impl Difference {
         let mut difference = Self::default();
         let mut others: Option<HashMap<(&str, Family), ServiceIndex>> = None;
         let mut met = vec![false; old.services.len()];
+        let mut former_places = Vec::with_capacity(new.services.len());
         for (index, service) in new.services.iter().enumerate() {
             // Nearly always it is where it was.
             let before = match old.services.get(index) {
@@ -31,6 +34,7 @@ impl Difference {
                     others.get(&(service.name.as_str(), service.family)).copied()
                 }
             };
+            former_places.push(before);
             let former = before.map(|before| (before, &old.services[before]));
             before.into_iter().for_each(|before| met[before] = true);
             match former {
@@ -43,9 +47,11 @@ impl Difference {
         // Destinations and replies name services by their place.
         let places = old.services.len() == new.services.len()
             && old.services.iter().zip(&new.services).all(|(old, new)| is_same(old, new));
-        difference.classifier = !places
-            || old.destinations != new.destinations
-            || old.replies != new.replies
+        if !places || old.destinations != new.destinations {
+            difference.classifier = true;
+            difference.gained = gained(old, new, &former_places);
+        }
+        difference.classifier |= old.replies != new.replies
             || old.outbound != new.outbound
             || old.range_nodes != new.range_nodes
             || old.sources != new.sources;
@@ -56,6 +62,32 @@ impl Difference {
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
+}
+
+/// The services of destinations that are not as they were. `former`: where each service of the new plan was in the old one.
+fn gained(old: &Plan, new: &Plan, former: &[Option<ServiceIndex>]) -> BTreeSet<ServiceIndex> {
+    let was: HashMap<_, &DestinationPlan> = old.destinations.iter().map(|each| (each.net, each)).collect();
+    let is_as_it_was = |now: &DestinationPlan| {
+        was.get(&now.net).is_some_and(|was| {
+            was.ports.len() == now.ports.len()
+                && std::iter::zip(&was.ports, &now.ports).all(|(was, now)| {
+                    (was.protocol, was.ports, was.candidates.len()) == (now.protocol, now.ports, now.candidates.len())
+                        && std::iter::zip(&was.candidates, &now.candidates).all(|(was, now)| leads(was, now, former))
+                })
+        })
+    };
+    let others = new.destinations.iter().filter(|now| !is_as_it_was(now));
+    let candidates = others.flat_map(|now| &now.ports).flat_map(|ports| &ports.candidates);
+    candidates.filter_map(|candidate| candidate.outcome).map(|outcome| outcome.service).collect()
+}
+
+/// Whether a candidate leads where it did.
+fn leads(was: &Candidate, now: &Candidate, former: &[Option<ServiceIndex>]) -> bool {
+    let outcome = match (was.outcome, now.outcome) {
+        (Some(was), Some(now)) => former[now.service] == Some(was.service) && was.target == now.target,
+        (was, now) => was.is_none() && now.is_none(),
+    };
+    outcome && was.condition == now.condition
 }
 
 fn is_same(one: &ServicePlan, other: &ServicePlan) -> bool {

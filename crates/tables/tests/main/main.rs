@@ -12,6 +12,7 @@
 //! | `processors` | the same with several at once |
 //! | `persistence` | templates |
 //! | `load` | how full a connection table gets |
+//! | `ipvs` | what IPVS does, where no other module shows it |
 //! | `floods` | forged clients |
 //! | `fullnat` | sources of the director's own, and whose they are |
 //! | `rewriting` | frames there and back, checksums |
@@ -26,6 +27,7 @@ mod director;
 mod floods;
 mod flows;
 mod fullnat;
+mod ipvs;
 mod load;
 mod many;
 mod moves;

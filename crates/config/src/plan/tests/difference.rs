@@ -35,7 +35,7 @@ fn another_server_under_nat_answers_from_another_address() {
 
 #[test]
 fn another_port_changes_the_classifier_and_no_service() {
-    let wanted = Difference { classifier: true, ..Difference::default() };
+    let wanted = Difference { classifier: true, gained: BTreeSet::from([1]), ..Difference::default() };
     assert_eq!(difference(TWO, &TWO.replace("tcp/25", "tcp/587")), wanted);
 }
 
@@ -49,4 +49,27 @@ fn a_service_in_front_moves_the_others_and_one_that_is_gone_is_found() {
     assert_eq!((new.changed, new.moved, new.gone), (vec![], vec![(1, 0), (2, 1)], vec![0]));
     let renamed = difference(TWO, &TWO.replace("shop", "store"));
     assert_eq!((renamed.changed, renamed.gone, renamed.classifier), (vec![(None, 0)], vec![0], true));
+}
+
+#[test]
+fn a_service_gains_what_others_may_have_had() {
+    let two = |more: &str, ports: &str| {
+        plan(&format!(
+            "{more}
+            [service.a]\nvip = '192.0.2.1'\nports = ['tcp/80']\nserver = [{{ address = '10.0.0.1' }}]
+            [service.b]\nvip = '192.0.2.2'\nports = {ports}\nserver = [{{ address = '10.0.0.1' }}]"
+        ))
+    };
+    let old = two("", "['tcp/80']");
+    let gained = |new: &Plan| {
+        let gained = Difference::of(&old, new).gained;
+        gained.into_iter().map(|index| new.services[index].name.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(gained(&old), [""; 0]);
+    assert_eq!(gained(&two("", "['tcp/80', 'tcp/443']")), ["b"]);
+    let in_front = "[service.c]\nvip = '192.0.2.3'\nports = ['tcp/80']\nserver = [{ address = '10.0.0.1' }]";
+    assert_eq!(gained(&two(in_front, "['tcp/80']")), ["c"], "places are not what counts");
+    let marked = "[[mark]]\nvalue = 1\nto = '192.0.2.1'\nports = 'tcp/80'
+        [service.m]\nmark = 1\nserver = [{ address = '10.0.0.1' }]";
+    assert_eq!(gained(&two(marked, "['tcp/80']")), ["m"]);
 }
