@@ -2,29 +2,59 @@
 
 use crate::Reader;
 use crate::director::{Director, SMALL};
+use marca_config::model::Config;
 use marca_engine::layout::{TCP, UDP, V4};
 use marca_engine::wire::{self, Headers};
 use marca_engine::{Action, Packet, Reason};
 use marca_tables::{Capacity, Frame};
+use std::sync::LazyLock;
 
 const EVERYTHING: &str = include_str!("everything.toml");
+
+/// Two configurations that take each other's place.
+static CONFIGURATIONS: LazyLock<[Config; 2]> = LazyLock::new(|| {
+    let another = OTHERWISE.iter().fold(EVERYTHING.to_owned(), |text, (old, new)| {
+        assert!(text.contains(old), "{old}");
+        text.replace(old, new)
+    });
+    [EVERYTHING, &another]
+        .map(|text| marca_config::load("everything.toml", text).unwrap_or_else(|faults| panic!("{faults}")).config)
+});
+
+/// What is different in the other one: weights, servers, a scheduler, persistence, where a mark leads.
+const OTHERWISE: &[(&str, &str)] = &[
+    ("weight = 2", "weight = 0"),
+    (r#"    { name = "b", address = ["10.0.0.14", "fd00::14"] },"#, ""),
+    (r#"scheduler = "sh""#, r#"scheduler = "maglev""#),
+    (r#"persist = "5m""#, r#"persist = { timeout = "30s", netmask = "/24" }"#),
+    ("target = 3128", "target = 3129"),
+];
 
 const CAPACITY: Capacity =
     Capacity { services: 32, flows: 256, half_open: 256, templates: 256, slots: 1 << 13, ..SMALL };
 
-/// Each frame: a byte of interface (bits 0 and 1) and of passing time (the rest, in ticks; 63: a sweep), two of length,
-/// and itself.
+/// Each frame: a byte of interface (bits 0 and 1) and of passing time (the rest, in ticks; 63: a sweep as well; 62 and 61:
+/// the other configuration by a reload or a restart), two of length, and itself.
 pub fn frames(data: &[u8]) {
-    let config = marca_config::load("everything.toml", EVERYTHING).unwrap_or_else(|faults| panic!("{faults}")).config;
-    let mut director = Director::with(CAPACITY, &config);
+    let mut director = Director::with(CAPACITY, &CONFIGURATIONS[0]);
+    let mut force = 0;
     let mut reader = Reader(data);
     while !reader.is_empty() {
         let what = reader.byte();
         let length = usize::from(reader.short() & 0x7ff);
         let before = reader.bytes(length);
         director.now = director.now.wrapping_add(u32::from(what >> 2));
-        if what >> 2 == 63 {
-            director.pass();
+        match what >> 2 {
+            63 => director.pass(),
+            62 => {
+                force ^= 1;
+                director.replace(&CONFIGURATIONS[force]);
+            }
+            61 => {
+                force ^= 1;
+                director.start(&CONFIGURATIONS[force]);
+            }
+            _ => {}
         }
         let (outcome, after) = director.process(before.to_vec(), u32::from(what & 3));
         assert_ne!(outcome.reason, Reason::Inconsistent, "a packet alone makes no tables contradict each other");

@@ -27,6 +27,12 @@ pub fn run_target(target: &str, seconds: u64) -> Result<()> {
     ensure!(kept.is_dir(), "{target} is no target: fuzz/corpus has a folder for each");
     let work = root().join("target/fuzz").join(target);
     fs::create_dir_all(&work).with_context(|| format!("create {}", work.display()))?;
+    if target == "frames" {
+        // What the vectors reach is not looked for again each time that a feature is new.
+        let mut seeds = cargo();
+        seeds.args(["run", "--quiet", "--package", "marca-fuzz", "--features", "seeds", "--bin", "fuzz-seeds", "--"]);
+        run(seeds.arg(&work))?;
+    }
     let mut fuzz = Command::new(&binary);
     fuzz.arg(&work).arg(&kept).arg(format!("-max_total_time={seconds}"));
     fuzz.arg(format!("-artifact_prefix={}/finding-", work.parent().unwrap_or(&work).display()));
