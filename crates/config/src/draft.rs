@@ -4,7 +4,7 @@
 
 use crate::diagnostic::Span;
 use crate::model::{
-    Config, Forward, Mark, MarkRule, MemberPort, Persistence, PortMatch, Router, Scheduler, Selector, Server, Service,
+    Config, Forward, Mark, MarkRule, MemberPort, Persistence, PortMatch, Reuse, Router, Scheduler, Selector, Server, Service,
     SourceRange, Timeouts, Udp,
 };
 use ipnet::IpNet;
@@ -107,6 +107,7 @@ pub(crate) struct ServiceDraft {
     pub forward: Field<Forward>,
     pub timeouts: Timeouts,
     pub udp: Field<Udp>,
+    pub reuse: Field<Reuse>,
     pub outbound: List<PortMatch>,
     pub sources: List<SourceRange>,
     pub servers: Vec<ServerDraft>,
@@ -197,6 +198,7 @@ fn finish_service(service: &ServiceDraft, marks: &[MarkDraft]) -> Service {
         forward: service.forward.value().unwrap_or(Forward::Nat),
         timeouts: service.timeouts,
         udp: service.udp.value().unwrap_or_default(),
+        reuse: service.reuse.value().unwrap_or_default(),
         outbound: service.outbound.to_vec(),
         sources: service.sources.to_vec(),
         servers: service.servers.iter().map(finish_server).collect(),

@@ -262,6 +262,13 @@ pub const KEYS: &[Key] = &[
         "Whether datagrams are remembered; `stateless` needs the scheduler `sh` or `maglev`.",
     ),
     key(
+        "service.*.reuse",
+        "\"schedule\" or \"keep\"",
+        Default("schedule"),
+        r#""schedule""#,
+        "Whether a new connection on the addresses and ports of a closed one is scheduled, or goes to the same real server.",
+    ),
+    key(
         "service.*.outbound",
         "a port such as \"tcp/20\" or a list of them",
         Default("none"),

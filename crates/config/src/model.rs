@@ -189,6 +189,7 @@ pub struct Service {
     pub forward: Forward,
     pub timeouts: Timeouts,
     pub udp: Udp,
+    pub reuse: Reuse,
     /// Single TCP and UDP ports from which real servers open connections as the service's first VIP. NAT only.
     pub outbound: Vec<PortMatch>,
     /// What real servers under fullnat take for the clients' addresses; at most [`MAX_SOURCES`]. Empty without fullnat.
@@ -372,6 +373,16 @@ pub enum Udp {
     Tracked,
     /// Table schedulers only: the table alone decides, nothing is recorded, a change of the pool moves clients.
     Stateless,
+}
+
+/// What becomes of a SYN on the addresses and ports of a closed connection (IPVS `conn_reuse_mode`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Reuse {
+    /// It is scheduled as every other.
+    #[default]
+    Schedule,
+    /// It goes to the real server of the closed one.
+    Keep,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

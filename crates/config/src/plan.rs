@@ -12,7 +12,7 @@ mod tests;
 
 pub use difference::Difference;
 
-use crate::model::{Forward, Persistence, PortRange, Protocol, Scheduler, Timeouts, Udp};
+use crate::model::{Forward, Persistence, PortRange, Protocol, Reuse, Scheduler, Timeouts, Udp};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -57,6 +57,7 @@ pub struct ServicePlan {
     pub persistence: Option<Persistence>,
     pub timeouts: Timeouts,
     pub udp: Udp,
+    pub reuse: Reuse,
     /// What real servers under fullnat take for clients' addresses, if there are such servers.
     pub sources: Vec<IpAddr>,
     /// In the order of the configuration; those that can serve this family.

@@ -220,6 +220,7 @@ fn request<T: Tables>(
     let key = key(h);
     let mut release = NO_RECORD;
     let mut release_table = CellTable::Flows;
+    let mut former = NO_REAL;
     if !stateless {
         let m = FromClient::new(&key, control.seed, port);
         let found = flow::find(t, control, CellTable::Flows, &m);
@@ -228,6 +229,7 @@ fn request<T: Tables>(
             let failed = has_failed(t, &found);
             if is_over(h, &settings, &found, failed, now) {
                 release = found.index;
+                former = found.real;
             } else if failed {
                 return Ok(failure(&settings, &found, CellTable::Flows));
             } else {
@@ -274,6 +276,10 @@ fn request<T: Tables>(
     if settings.persist != 0 {
         (followed, at) = persist::find(t, control, &persist::key(service, &settings, h.family, &h.source), now);
     }
+    // The template has said already where its client goes.
+    if settings.flags & service_flags::REUSE_KEEPS != 0 && settings.persist == 0 && h.protocol == TCP {
+        followed = again(t, service, former);
+    }
     let pick = if followed == NO_REAL {
         schedule::pick(t, service, &settings, slot)
     } else {
@@ -309,6 +315,19 @@ fn request<T: Tables>(
         };
     }
     Ok(decision)
+}
+
+/// The real server of the closed connection of the same addresses and ports, if it is still of the service (IPVS
+/// `conn_reuse_mode=0`); else [`NO_REAL`].
+#[inline(always)]
+fn again<T: Tables>(t: &T, service: u32, former: u32) -> u32 {
+    match t.real(former) {
+        Some(real) if real.flags & (real_flags::UP | real_flags::DOWN) == real_flags::UP && real.service == service => {
+            t.note(Step::Again { real: former });
+            former
+        }
+        _ => NO_REAL,
+    }
 }
 
 /// Whether a record's connection has ended though the record is still there: a datagram flow past its time, or a SYN on

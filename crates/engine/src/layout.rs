@@ -307,6 +307,8 @@ pub mod service_flags {
     pub const SILENT: u32 = 1 << 8;
     /// Connections have records, and packets ask them, even where a table decides: some real server is under fullnat.
     pub const RECORDED: u32 = 1 << 20;
+    /// A SYN on the addresses and ports of a closed connection goes to the same real server again.
+    pub const REUSE_KEEPS: u32 = 1 << 28;
 }
 
 record! {

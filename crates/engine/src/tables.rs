@@ -81,6 +81,10 @@ pub enum Step {
     },
     /// None was.
     NoFlow,
+    /// The closed connection of the same addresses and ports was on this real server.
+    Again {
+        real: u32,
+    },
     /// The client's persistence template names a real server.
     Template {
         real: u32,

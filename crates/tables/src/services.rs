@@ -3,7 +3,7 @@
 use crate::classifier::{address, family_number};
 use crate::ids::Ids;
 use crate::memory::Memory;
-use marca_config::model::{Forward, Scheduler as Name, Udp};
+use marca_config::model::{Forward, Reuse, Scheduler as Name, Udp};
 use marca_config::plan::{Difference, Family, Plan, RealPlan, ServicePlan};
 use marca_engine::forward::Method;
 use marca_engine::hash;
@@ -346,6 +346,9 @@ impl Writer<'_> {
         }
         if !plan.sources.is_empty() {
             flags |= service_flags::RECORDED;
+        }
+        if plan.reuse == Reuse::Keep {
+            flags |= service_flags::REUSE_KEEPS;
         }
         Service {
             mask: mask(plan),

@@ -5,7 +5,7 @@ use super::{forward, mark, server};
 use crate::diagnostic::{Diagnostic, listed, quoted};
 use crate::draft::{Field, Located, ServiceDraft};
 use crate::keys;
-use crate::model::{Persistence, Scheduler, Timeouts, Udp};
+use crate::model::{Persistence, Reuse, Scheduler, Timeouts, Udp};
 use crate::text::{address, name, ports};
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -47,6 +47,8 @@ const SCHEDULER_NAMES: &[(&str, Scheduler)] = &[
 
 const UDP_NAMES: &[(&str, Udp)] = &[("tracked", Udp::Tracked), ("stateless", Udp::Stateless)];
 
+const REUSE_NAMES: &[(&str, Reuse)] = &[("schedule", Reuse::Schedule), ("keep", Reuse::Keep)];
+
 fn read<'t>(reader: &mut Reader<'t>, name: &Spanned<DeString<'t>>, entry: &Entry<'t>) -> Option<ServiceDraft> {
     if let Err(error) = name::service(name.get_ref()) {
         reader.refuse::<()>(&name.span(), name.get_ref(), error);
@@ -69,6 +71,7 @@ fn read<'t>(reader: &mut Reader<'t>, name: &Spanned<DeString<'t>>, entry: &Entry
         forward: forward::read(reader, table.take("forward"), "service.*.forward"),
         timeouts: timeouts(reader, table.take("timeouts")),
         udp: reader.choice(table.take("udp"), "way to treat UDP", UDP_NAMES),
+        reuse: reader.choice(table.take("reuse"), "way to treat a reused port", REUSE_NAMES),
         outbound: reader.some_strings(table.take("outbound"), ports::outbound, "no port"),
         sources: reader.some_strings(table.take("source"), address::source, "no source address"),
         servers_incomplete: servers.iter().any(Option::is_none),

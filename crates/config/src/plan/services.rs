@@ -76,6 +76,7 @@ fn plan(service: &Service, family: Family) -> ServicePlan {
         persistence: service.persistence,
         timeouts: service.timeouts,
         udp: service.udp,
+        reuse: service.reuse,
         sources: sources.filter(|address| Family::of(*address) == family).collect(),
         reals,
     }

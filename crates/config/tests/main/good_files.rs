@@ -45,6 +45,7 @@ fn a_dual_stack_shop_behind_nat() {
         forward: Forward::Nat,
         timeouts: Timeouts::default(),
         udp: Udp::Tracked,
+        reuse: Reuse::Schedule,
         outbound: Vec::new(),
         sources: Vec::new(),
         servers: vec![
@@ -77,6 +78,7 @@ fn a_dual_stack_shop_behind_nat() {
         forward: Forward::Nat,
         timeouts: Timeouts::default(),
         udp: Udp::Tracked,
+        reuse: Reuse::Schedule,
         outbound: Vec::new(),
         sources: Vec::new(),
         servers: vec![Server {
@@ -127,6 +129,7 @@ fn a_service_by_mark_takes_its_vips_from_the_rules() {
             ..Timeouts::default()
         },
         udp: Udp::Stateless,
+        reuse: Reuse::Keep,
         outbound: Vec::new(),
         sources: Vec::new(),
         servers: vec![

@@ -55,6 +55,9 @@ impl<'a> Story<'a> {
                 format!("Its connection is known, to {}: {}.", self.names.real(real), state_in_words(table, state))
             }
             Step::NoFlow => "There is no record of its connection.".into(),
+            Step::Again { real } => {
+                format!("The closed connection of the same addresses and ports was on {}.", self.names.real(real))
+            }
             Step::Template { real, ticks_left } => self.template(real, ticks_left),
             Step::TemplateStale { real } => format!(
                 "Persistence: the client was on {}, which takes nobody any more; it moves.",

@@ -1,7 +1,7 @@
 //! Services as values, in a few words.
 
 use marca_config::model::{
-    Config, Forward, MemberPort, Persistence, PortMatch, PortRange, Protocol, Scheduler, Selector, Server, Service,
+    Config, Forward, MemberPort, Persistence, PortMatch, PortRange, Protocol, Reuse, Scheduler, Selector, Server, Service,
     Timeouts, Udp,
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -17,6 +17,7 @@ pub fn service(name: &str, vips: &[&str], ports: &[MemberPort]) -> Service {
         forward: Forward::Nat,
         timeouts: Timeouts::default(),
         udp: Udp::Tracked,
+        reuse: Reuse::Schedule,
         outbound: Vec::new(),
         sources: Vec::new(),
         servers: Vec::new(),

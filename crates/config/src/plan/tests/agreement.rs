@@ -180,6 +180,7 @@ fn service(name: String, selector: Selector, servers: Vec<Server>) -> Service {
         forward: Forward::Nat,
         timeouts: Timeouts::default(),
         udp: Udp::Tracked,
+        reuse: Reuse::Schedule,
         outbound: Vec::new(),
         sources: Vec::new(),
         servers,

@@ -120,6 +120,7 @@ fn ten_thousand_services_become_a_plan() {
         forward: Forward::Nat,
         timeouts: Timeouts::default(),
         udp: Udp::Tracked,
+        reuse: Reuse::Schedule,
         outbound: Vec::new(),
         sources: Vec::new(),
         servers: (0..10)
