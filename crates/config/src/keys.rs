@@ -3,6 +3,9 @@
 //! The decoder takes its unknown-key checks, proposals and type errors from this table, so a reference that is
 //! generated from it cannot drift from the program.
 
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
 /// One key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key {
@@ -49,8 +52,12 @@ impl Key {
 
 /// The key of this name in a table (`router.limits`; empty for the top level).
 pub fn find(table: &str, name: &str) -> Option<&'static Key> {
-    children(table).find(|key| key.name() == name)
+    BY_NAME.get(&(table, name)).copied()
 }
+
+/// By table and name, of two the first: a file of thousands of services asks a million times.
+static BY_NAME: LazyLock<HashMap<(&str, &str), &Key>> =
+    LazyLock::new(|| KEYS.iter().rev().map(|key| ((key.table(), key.name()), key)).collect());
 
 /// The keys of a table.
 pub fn children(table: &str) -> impl Iterator<Item = &'static Key> {
