@@ -16,7 +16,7 @@ use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Map, MapData, MapError, PerCpuArray, ProgramArray};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::xdp::XdpMode;
-use aya::programs::{ProgramError, TestRun, TestRunOptions, Xdp};
+use aya::programs::{Program, ProgramError, TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
 use ipnet::IpNet;
 use marca_engine::layout::{LAYOUT_VERSION, NextHop, Traffic, V4, limits};
@@ -26,9 +26,10 @@ use marca_tables::memory::{Capacity, Memory, Prefix, WATCH_WORDS};
 use marca_tables::region::Region;
 use marca_tables::services::Clock;
 use std::collections::BTreeMap;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use std::{fs, io};
+use std::{fs, io, thread};
 
 /// What went wrong with the data plane, and with which part of it.
 #[derive(Debug, thiserror::Error)]
@@ -40,7 +41,7 @@ pub enum DataPlaneError {
     #[error("{doing}: {cause}")]
     Program { doing: String, cause: Box<ProgramError> },
     #[error("the kernel refuses the program {name}: {cause}; its verifier says at the end:\n{log}")]
-    Refused { name: &'static str, cause: io::Error, log: String },
+    Refused { name: String, cause: io::Error, log: String },
     #[error("load the BPF object: {0}")]
     Load(#[from] Box<aya::EbpfError>),
     #[error("no director runs here: {0} has no maps (start one with `marca run`)")]
@@ -327,11 +328,27 @@ impl DataPlane {
         Ok(plane)
     }
 
+    /// All at once: verifying them is most of what a start takes, and the kernel does it on as many processors as there are.
+    fn verify_programs(&mut self) -> Result<(), DataPlaneError> {
+        let names: Vec<&str> = [marca_bpf::ENTRY, marca_bpf::CLOCK].into_iter().chain(marca_bpf::TAIL_CALLS).collect();
+        let load = |program: &mut Program| -> Result<(), ProgramError> {
+            let program: &mut Xdp = program.try_into()?;
+            program.load()
+        };
+        thread::scope(|scope| {
+            let wanted = self.ebpf.programs_mut().filter_map(|(name, program)| {
+                let name = names.iter().find(|known| **known == name)?;
+                Some(scope.spawn(move || load(program).map_err(|cause| refused(name, cause))))
+            });
+            let loading: Vec<_> = wanted.collect();
+            let mut loaded =
+                loading.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
+            loaded.try_for_each(|result| result)
+        })
+    }
+
     fn load_programs(&mut self) -> Result<(), DataPlaneError> {
-        let names = [marca_bpf::ENTRY, marca_bpf::CLOCK].into_iter().chain(marca_bpf::TAIL_CALLS);
-        for name in names {
-            program(&mut self.ebpf, name)?.load().map_err(|cause| refused(name, cause))?;
-        }
+        self.verify_programs()?;
         let number = self.next_number();
         let Some(map) = self.ebpf.take_map("PROGRAMS") else { return Err(DataPlaneError::Lacks("PROGRAMS")) };
         let failed = |cause| DataPlaneError::Map { doing: "set the tail calls".into(), cause };
@@ -496,11 +513,13 @@ fn program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Xdp, Da
         .map_err(|cause| DataPlaneError::Program { doing: format!("take {name}"), cause: Box::new(cause) })
 }
 
-fn refused(name: &'static str, cause: ProgramError) -> DataPlaneError {
+fn refused(name: &str, cause: ProgramError) -> DataPlaneError {
     match cause {
-        ProgramError::LoadError { io_error, verifier_log } => {
-            DataPlaneError::Refused { name, cause: io_error, log: last_lines(&verifier_log.to_string()) }
-        }
+        ProgramError::LoadError { io_error, verifier_log } => DataPlaneError::Refused {
+            name: name.to_owned(),
+            cause: io_error,
+            log: last_lines(&verifier_log.to_string()),
+        },
         cause => DataPlaneError::Program { doing: format!("load the program {name}"), cause: Box::new(cause) },
     }
 }
