@@ -16,7 +16,7 @@ pub struct Options {
 
 /// Reads a configuration; its faults go to standard error.
 pub fn check(options: &Options) -> Result<()> {
-    let (_, loaded, plan) = load(&options.file)?;
+    let (loaded, plan) = load(&options.file)?;
     let services = loaded.config.services.len();
     let servers: usize = loaded.config.services.iter().map(|s| s.servers.len()).sum();
     println!(
@@ -28,8 +28,8 @@ pub fn check(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// The text, what it says, and what the tables must hold for it. Warnings go to standard error.
-pub fn load(file: &Path) -> Result<(String, Loaded, Plan)> {
+/// What a file says, and what the tables must hold for it. Warnings go to standard error.
+pub fn load(file: &Path) -> Result<(Loaded, Plan)> {
     let text = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
     let color = std::io::stderr().is_terminal();
     let loaded = marca_config::load(&file.display().to_string(), &text)
@@ -38,5 +38,5 @@ pub fn load(file: &Path) -> Result<(String, Loaded, Plan)> {
         eprintln!("{}", loaded.warnings.render(color));
     }
     let plan = Plan::of(&loaded.config).map_err(|error| Refused(format!("{}: {error}", file.display())))?;
-    Ok((text, loaded, plan))
+    Ok((loaded, plan))
 }

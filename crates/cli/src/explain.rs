@@ -51,7 +51,7 @@ pub fn explain(options: &Options) -> Result<()> {
     let frame = frame(options)?;
     let explanation = match &options.config {
         Some(file) => {
-            let (_, loaded, plan) = check::load(file)?;
+            let (loaded, plan) = check::load(file)?;
             by_configuration(options, &plan, &loaded.config.router.outside, &frame)?
         }
         None => by_director(options, &Running::open(&options.place.place())?, &frame)?,

@@ -1,9 +1,11 @@
 //! `marca run`.
 
-use crate::{PlaceOptions, Refused, check};
+use crate::{PlaceOptions, Refused};
 use anyhow::{Context, Result};
 use marca_daemon::director::{DirectorError, Started};
 use marca_daemon::place::{Lock, Place, PlaceError};
+use std::fs;
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -30,17 +32,19 @@ pub fn run(options: &Options) -> Result<()> {
             .into());
         }
     };
-    let (text, loaded, _) = check::load(&options.config)?;
+    let text = fs::read_to_string(&options.config).with_context(|| format!("read {}", options.config.display()))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
-    let ran = runtime.block_on(marca_daemon::run::run(place, &options.config, &text, |started| {
-        ready(started, loaded.config.services.len());
-    }));
+    let ran = runtime.block_on(marca_daemon::run::run(place, &options.config, &text, ready));
     match ran {
         Ok(()) => {
             println!("the daemon ends; packets are forwarded as before (`marca stop --detach` takes everything away)");
             Ok(())
         }
-        Err(error @ DirectorError::Config(_)) => Err(Refused(error.to_string()).into()),
+        Err(DirectorError::Config(faults)) => {
+            let faults = faults.render(std::io::stderr().is_terminal());
+            Err(Refused(format!("{faults}\nmarca: nothing was changed")).into())
+        }
+        Err(DirectorError::Plan(error)) => Err(Refused(format!("{}: {error}", options.config.display())).into()),
         Err(error) => Err(error.into()),
     }
 }
@@ -56,7 +60,10 @@ fn lock(place: &Place) -> Result<Result<Lock, u32>, PlaceError> {
     }
 }
 
-fn ready(started: &Started, services: usize) {
+fn ready(started: &Started) {
+    if !started.warnings.is_empty() {
+        eprintln!("{}", started.warnings);
+    }
     for finding in &started.findings {
         eprintln!("marca: {finding}");
     }
@@ -64,5 +71,5 @@ fn ready(started: &Started, services: usize) {
         println!("{interface}: XDP attached, {}", mode.name());
     }
     let how = if started.adopted { "adopted the running data plane" } else { "data plane loaded" };
-    println!("ready: {how}, {services} services");
+    println!("ready: {how}, {} services", started.services);
 }

@@ -19,6 +19,7 @@ use marca_tables::services::{self, NoRoom, Prepared};
 use marca_tables::sweep::{RESET_SECONDS, Sweep};
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{fmt, io};
 
@@ -62,6 +63,8 @@ pub enum DirectorError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Started {
     pub adopted: bool,
+    /// As the file counts them.
+    pub services: usize,
     pub attached: Vec<(String, Mode)>,
     pub findings: Vec<String>,
     pub warnings: String,
@@ -91,7 +94,9 @@ impl fmt::Display for Replaced {
 /// some time.
 pub struct Wanted {
     config: Config,
-    plan: Plan,
+    plan: Arc<Plan>,
+    /// From this plan; to be found out while packets are not waiting for it.
+    difference: Option<(Arc<Plan>, Difference)>,
     warnings: String,
     text: String,
 }
@@ -103,9 +108,22 @@ impl Wanted {
     /// The file's faults, or that no tables can hold it.
     pub fn of(file: &str, text: &str) -> Result<Self, DirectorError> {
         let loaded = marca_config::load(file, text).map_err(DirectorError::Config)?;
-        let plan = Plan::of(&loaded.config)?;
+        let plan = Arc::new(Plan::of(&loaded.config)?);
         let warnings = if loaded.warnings.is_empty() { String::new() } else { loaded.warnings.render(false) };
-        Ok(Self { config: loaded.config, plan, warnings, text: text.to_owned() })
+        Ok(Self { config: loaded.config, plan, difference: None, warnings, text: text.to_owned() })
+    }
+
+    /// Holds it against the plan that is in force and probably will be when it is put in its place.
+    pub fn against(self, plan: Arc<Plan>) -> Self {
+        let difference = Difference::of(&plan, &self.plan);
+        Self { difference: Some((plan, difference)), ..self }
+    }
+
+    fn take_difference(&mut self, plan: &Arc<Plan>) -> Difference {
+        match self.difference.take() {
+            Some((known, difference)) if Arc::ptr_eq(&known, plan) => difference,
+            _ => Difference::of(plan, &self.plan),
+        }
     }
 }
 
@@ -114,7 +132,7 @@ pub struct Director {
     place: Place,
     network: Network,
     plane: DataPlane,
-    plan: Plan,
+    plan: Arc<Plan>,
     state: State,
     hops: Hops,
     routes: Routes,
@@ -127,6 +145,9 @@ pub struct Director {
     /// When gateways were last made sure of.
     refreshed: Instant,
     classified: Classified,
+    /// The interfaces as they were when last looked at; none after a change of the network. With thousands of VIPs on
+    /// them a look takes longer than a reload.
+    interfaces: Vec<Interface>,
 }
 
 impl Director {
@@ -166,6 +187,7 @@ impl Director {
             copy_again: None,
             refreshed: Instant::now(),
             classified: Classified::default(),
+            interfaces: Vec::new(),
         };
         // Numbers before anything carries them; and everything to be undone before it is done.
         director.place.save_state(&director.state)?;
@@ -175,7 +197,13 @@ impl Director {
         director.put_vips(&wanted.config, &interfaces).await?;
         director.copy_routes().await;
         director.place.save_running(text)?;
-        let started = Started { adopted, attached, findings: findings(&interfaces), warnings: wanted.warnings };
+        let started = Started {
+            adopted,
+            services: wanted.config.services.len(),
+            attached,
+            findings: findings(&interfaces),
+            warnings: wanted.warnings,
+        };
         Ok((director, started))
     }
 
@@ -189,28 +217,29 @@ impl Director {
     }
 
     /// [`replace`](Self::replace) for one that has been read elsewhere.
-    pub async fn put(&mut self, wanted: Wanted) -> Result<Replaced, DirectorError> {
+    pub async fn put(&mut self, mut wanted: Wanted) -> Result<Replaced, DirectorError> {
         let began = Instant::now();
-        let interfaces = interfaces(&self.network, &wanted.config).await?;
+        let interfaces = self.known_interfaces(&wanted.config).await?;
         let capacity = self.plane.maps.memory.capacity;
         if !capacity.holds(&wanted.plan) {
             return Err(DirectorError::TooSmall);
         }
-        let difference = Difference::of(&self.plan, &wanted.plan);
-        let plans = (&self.plan, &wanted.plan);
+        let difference = wanted.take_difference(&self.plan);
+        let plans = (&*self.plan, &*wanted.plan);
         let new = self.state.ids.replace(plans, &difference, capacity.services, capacity.reals)?;
         if let Err(error) = self.put_tables(&wanted, &difference, &interfaces, &new).await {
             // Numbers that were there find room again.
-            let (plans, back) = ((&wanted.plan, &self.plan), Difference::of(&wanted.plan, &self.plan));
+            let (plans, back) = ((&*wanted.plan, &*self.plan), Difference::of(&wanted.plan, &self.plan));
             self.state.ids.replace(plans, &back, capacity.services, capacity.reals)?;
             return Err(error);
         }
+        let took = began.elapsed();
         self.plan = wanted.plan;
         let mut replaced = Replaced {
             changed: difference.changed.len(),
             gone: difference.gone.len(),
             services: self.plan.services.len(),
-            took: began.elapsed(),
+            took,
             findings: findings(&interfaces),
             warnings: wanted.warnings,
         };
@@ -263,9 +292,10 @@ impl Director {
             }
         }
         prepared.write_reals(&plane.maps.memory);
-        hops.replace(network, (&self.plan, &wanted.plan), difference, ids, interfaces).await;
+        let silent: BTreeSet<(u32, IpAddr)> = hops.unresolved().into_iter().collect();
+        hops.replace(network, (&*self.plan, &*wanted.plan), difference, ids, interfaces).await;
         hops.write_changed(&plane.maps.memory, &wanted.plan, difference, ids);
-        self.wait_for_neighbours(NEIGHBOUR_PATIENCE_OF_RELOADS).await;
+        self.wait_for_neighbours(NEIGHBOUR_PATIENCE_OF_RELOADS, &silent).await;
         let memory = &self.plane.maps.memory;
         prepared.switch(memory);
         if let Some(half) = half {
@@ -279,7 +309,7 @@ impl Director {
     /// Tables first for what packets meet last: real servers, services, then the classifier that leads to them.
     async fn write(&mut self, interfaces: &[Interface]) -> Result<(), DirectorError> {
         let Self { plane, state, plan, .. } = self;
-        let plan = std::mem::take(plan);
+        let plan = Arc::clone(plan);
         let prepared = Prepared::new(&plane.maps.memory, &plan, None, &state.ids, plane.clock)?;
         let classified = Classified::of(&plane.maps.memory, &state.ids, interfaces);
         let half = classifier::write(&plane.maps.memory, &plan, &state.ids, &classified.interfaces)?;
@@ -288,32 +318,44 @@ impl Director {
         self.hops = Hops::look_up(&self.network, &plan, &state.ids, interfaces).await;
         self.hops.ask_for_unresolved(&self.network).await;
         self.hops.write(&plane.maps.memory);
-        self.wait_for_neighbours(NEIGHBOUR_PATIENCE).await;
+        self.wait_for_neighbours(NEIGHBOUR_PATIENCE, &BTreeSet::new()).await;
         let memory = &self.plane.maps.memory;
         prepared.switch(memory);
         classifier::switch(memory, &half);
         services::end_leaving(memory, &self.state.ids);
-        (self.classified, self.plan) = (classified, plan);
+        self.classified = classified;
         Ok(())
     }
 
-    /// Real servers that answer are known before the first packet; those that are off do not hold it up.
-    async fn wait_for_neighbours(&mut self, patience: Duration) {
+    /// Real servers that answer are known before the first packet; those that are off, or have been `silent` before, do not
+    /// hold it up.
+    async fn wait_for_neighbours(&mut self, patience: Duration, silent: &BTreeSet<(u32, IpAddr)>) {
         let deadline = Instant::now() + patience;
-        while !self.hops.unresolved().is_empty() && Instant::now() < deadline {
+        while self.hops.unresolved().iter().any(|neighbour| !silent.contains(neighbour)) && Instant::now() < deadline {
             tokio::time::sleep(patience / 20).await;
             if let Err(error) = self.hops.look_for_unresolved(&self.network, &self.plane.maps.memory).await {
                 tracing::warn!("{error}");
                 return;
             }
         }
-        let silent = self.hops.unresolved();
+        let silent: Vec<_> =
+            self.hops.unresolved().into_iter().filter(|neighbour| !silent.contains(neighbour)).collect();
         for (_, address) in silent.iter().take(hops::MOST_LINES) {
             tracing::warn!("{address} does not answer for its MAC address yet; its packets are dropped until it does");
         }
         if silent.len() > hops::MOST_LINES {
             tracing::warn!("nor do {} others", silent.len() - hops::MOST_LINES);
         }
+    }
+
+    /// The interfaces that a configuration names; looked at again only after a change of the network, which also has
+    /// everything looked up again that depends on them.
+    async fn known_interfaces(&mut self, config: &Config) -> Result<Vec<Interface>, NetworkError> {
+        let names = interface_names(config);
+        if !names.iter().map(|name| name.as_str()).eq(self.interfaces.iter().map(|known| known.name.as_str())) {
+            self.interfaces = interfaces(&self.network, config).await?;
+        }
+        Ok(self.interfaces.clone())
     }
 
     fn is_attached_to(&self, names: &[String]) -> bool {
@@ -395,6 +437,11 @@ impl Director {
         Ok(())
     }
 
+    /// What is in force.
+    pub fn plan(&self) -> Arc<Plan> {
+        Arc::clone(&self.plan)
+    }
+
     /// Something in the network changed.
     pub async fn change(&mut self, change: Change) {
         match change {
@@ -409,6 +456,7 @@ impl Director {
             }
             // They come in bursts; one look is enough.
             Change::Link { .. } | Change::Route | Change::Address | Change::Missed => {
+                self.interfaces.clear();
                 self.routes.distrust(&self.plane.maps);
                 self.copy_again.get_or_insert(Instant::now() + SETTLE);
                 self.look_again.get_or_insert(Instant::now() + SETTLE);
@@ -456,6 +504,7 @@ impl Director {
             }
         }
         self.hops = Hops::look_up(&self.network, &self.plan, &self.state.ids, &known).await;
+        self.interfaces = known;
         self.hops.write(&self.plane.maps.memory);
         self.hops.ask_for_unresolved(&self.network).await;
     }
@@ -594,16 +643,21 @@ fn attached_interfaces(config: &Config) -> Vec<String> {
     names
 }
 
+/// The director's own, and others that rules name.
+fn interface_names(config: &Config) -> Vec<String> {
+    let mut names = attached_interfaces(config);
+    for name in config.marks.iter().flat_map(|rule| &rule.interfaces) {
+        if !names.contains(name) {
+            names.push(name.clone());
+        }
+    }
+    names
+}
+
 async fn interfaces(network: &Network, config: &Config) -> Result<Vec<Interface>, NetworkError> {
     let mut interfaces = Vec::new();
-    for name in attached_interfaces(config) {
+    for name in interface_names(config) {
         interfaces.push(network.interface(&name).await?);
-    }
-    // Rules may name others.
-    for name in config.marks.iter().flat_map(|rule| &rule.interfaces) {
-        if !interfaces.iter().any(|known| known.name == *name) {
-            interfaces.push(network.interface(name).await?);
-        }
     }
     Ok(interfaces)
 }

@@ -180,8 +180,8 @@ impl Place {
 
     pub fn save_state(&self, state: &State) -> Result<(), PlaceError> {
         let path = self.state_file();
-        let text = serde_json::to_vec_pretty(state)
-            .map_err(|e| PlaceError::new("write", &path, io::Error::other(e.to_string())))?;
+        let text =
+            serde_json::to_vec(state).map_err(|e| PlaceError::new("write", &path, io::Error::other(e.to_string())))?;
         replace(&path, &text)
     }
 

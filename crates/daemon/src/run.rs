@@ -4,8 +4,10 @@ use crate::director::{Director, DirectorError, Replaced, Started, TICK, Wanted};
 use crate::linux::data_plane::since_boot;
 use crate::linux::network::Changes;
 use crate::place::{Place, ReloadOutcome, Reloaded};
+use marca_config::plan::Plan;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -40,8 +42,8 @@ pub async fn run(place: Place, file: &Path, text: &str, ready: impl FnOnce(&Star
             }
             // While one is being read the next one waits.
             _ = hangup.recv(), if reading.is_none() => {
-                let file = file.to_owned();
-                reading = Some(spawn_blocking(move || Read::of(&file)));
+                let (file, plan) = (file.to_owned(), director.plan());
+                reading = Some(spawn_blocking(move || Read::of(&file, plan)));
             }
             read = async { reading.as_mut().expect("the branch is on while there is one").await },
                 if reading.is_some() =>
@@ -65,11 +67,12 @@ struct Read {
 }
 
 impl Read {
-    fn of(file: &Path) -> Self {
+    fn of(file: &Path, plan: Arc<Plan>) -> Self {
         let began = since_boot().unwrap_or_default();
         let name = file.display().to_string();
         let text = fs::read_to_string(file).map_err(|cause| DirectorError::Read { file: name.clone(), cause });
-        Self { began, wanted: text.and_then(|text| Wanted::of(&name, &text)) }
+        let wanted = text.and_then(|text| Wanted::of(&name, &text));
+        Self { began, wanted: wanted.map(|wanted| wanted.against(plan)) }
     }
 }
 

@@ -11,9 +11,9 @@ use std::process::Output;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// For each wait. Long, because two cores may be busy with something else, and an emulated machine takes ten seconds to verify
-/// the programs; nothing waits this long when all is well.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// For each wait. Long, because two cores may be busy with something else, and an emulated machine takes half a minute then to
+/// verify the programs; nothing waits this long when all is well.
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A topology, the director's folders, and its daemon.
 pub struct Site {
