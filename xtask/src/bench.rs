@@ -1,19 +1,32 @@
-//! `cargo xtask bench packet`: what a packet costs, in nanoseconds. See `docs/performance.md`.
+//! `cargo xtask bench`: what marca costs, and what it can hold. See `docs/performance.md` and `docs/benchmarks.md`.
 //!
 //! | module | owns |
 //! |---|---|
-//! | `cases` | what is measured: services, frames, targets |
+//! | `packet` | `bench packet`: nanoseconds a packet |
+//! | `cases` | what is measured there: services, frames, targets |
 //! | `world` | tables of real size in the kernel, filled with real records |
 //! | `stand` | the programs around the measured one, and the clock |
 //! | `report` | medians, ratios, the table and the JSON |
+//! | `http` | `bench http`: HTTP through marca and others |
+//! | `scale` | `bench scale`: ten thousand services, ten million flows |
+//! | `ipvs` | `bench ipvs`: instructions a packet, beside IPVS |
+//! | `director` | the program `marca` in a namespace, for the last three |
 //! | `verifier` | `cargo xtask bpf --verify` |
 
 #[cfg(feature = "bench")]
 mod cases;
 #[cfg(feature = "bench")]
+mod director;
+#[cfg(feature = "bench")]
+mod http;
+#[cfg(feature = "bench")]
+mod ipvs;
+#[cfg(feature = "bench")]
 mod packet;
 #[cfg(feature = "bench")]
 mod report;
+#[cfg(feature = "bench")]
+mod scale;
 #[cfg(feature = "bench")]
 mod stand;
 #[cfg(feature = "bench")]
@@ -28,6 +41,61 @@ use anyhow::Result;
 pub enum Bench {
     /// Nanoseconds a packet, by BPF_PROG_TEST_RUN
     Packet(Packet),
+    /// HTTP through marca, nftables and HAProxy, and directly: requests and connections a second, and their processor time
+    Http(Http),
+    /// Ten thousand services and ten million flows: time, memory, packets lost, the sweep's share of a processor
+    Scale(Scale),
+    /// Instructions a packet beside kernel IPVS, in an emulated Debian 12 that counts them
+    Ipvs(Ipvs),
+}
+
+#[derive(clap::Args)]
+pub struct Http {
+    /// Prints an array of {way, requests_per_s, cpu_us_per_request, …} to stdout, and nothing else there
+    #[arg(long)]
+    pub json: bool,
+    /// Measures only ways whose name contains this
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub filter: String,
+    /// How often each way is measured; the median counts
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    pub rounds: u32,
+    /// How long each load lasts; there are two for each way
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    pub seconds: u32,
+}
+
+#[derive(clap::Args)]
+pub struct Scale {
+    /// Prints an array of {what, value, unit, target} to stdout, and nothing else there
+    #[arg(long)]
+    pub json: bool,
+    /// Measures only one part
+    #[arg(long, value_name = "PART", value_parser = ["services", "flows"])]
+    pub only: Option<String>,
+    /// How many services, with ten real servers each
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(100..=10_000))]
+    pub services: u32,
+    /// How many flows
+    #[arg(long, value_name = "N", default_value_t = 10_000_000, value_parser = clap::value_parser!(u32).range(1_000_000..=16_000_000))]
+    pub flows: u32,
+}
+
+#[cfg(feature = "bench")]
+impl Scale {
+    fn wants(&self, part: &str) -> bool {
+        self.only.as_deref().is_none_or(|only| only == part)
+    }
+}
+
+#[derive(clap::Args)]
+pub struct Ipvs {
+    /// Prints an array of {case, flows, instructions, ratio} to stdout, and nothing else there
+    #[arg(long)]
+    pub json: bool,
+    /// In the guest: measures, and prints what it has measured
+    #[arg(long, hide = true)]
+    pub inside: bool,
 }
 
 #[derive(clap::Args)]
@@ -50,6 +118,9 @@ pub struct Packet {
 pub fn run(bench: Bench) -> Result<()> {
     match bench {
         Bench::Packet(options) => packet::run(&options),
+        Bench::Http(options) => http::run(&options),
+        Bench::Scale(options) => scale::run(&options),
+        Bench::Ipvs(options) => ipvs::run(&options),
     }
 }
 

@@ -17,6 +17,7 @@ fn objects() -> [(&'static str, Vec<&'static str>); 3] {
         "bench_entry",
         "bench_empty",
         "bench_lookup",
+        "bench_send",
         "BENCH_TEMPLATE",
         "BENCH_NEXT",
         "BENCH_PROGRAMS",

@@ -62,15 +62,21 @@ fn tests() -> Result<()> {
     }
 }
 
-/// Installs what is missing; on a host without apt, says what to install.
 fn packages() -> Result<()> {
-    let missing: Vec<&str> = PACKAGES.iter().filter(|package| !is_installed(package)).copied().collect();
+    install(PACKAGES)
+}
+
+/// Installs what is missing of these; on a host without apt, says what to install.
+pub fn install(packages: &[&'static str]) -> Result<()> {
+    let missing: Vec<&str> = packages.iter().filter(|package| !is_installed(package)).copied().collect();
     if missing.is_empty() {
         return Ok(());
     }
     let apt = |arguments: &[&str]| {
         let mut command = Command::new("apt-get");
         command.args(["-q", "-y"]).args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
+        // Standard output may be a benchmark's, with nothing else in it.
+        command.stdout(std::io::stderr());
         run(&mut command)
     };
     let hint = || format!("install these by hand and try again: {}", missing.join(" "));

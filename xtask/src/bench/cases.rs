@@ -28,6 +28,10 @@ pub enum Traffic {
 pub enum Way {
     DirectRouting,
     Tunnel,
+    Gue,
+    Gre,
+    /// From the client, with an address of the director's own for the client's.
+    Fullnat,
     /// From the client.
     Nat,
     /// From the real server, under NAT.
@@ -78,6 +82,14 @@ impl Case {
                     for way in [Way::DirectRouting, Way::Tunnel, Way::Nat, Way::Reply] {
                         add(traffic, way, scheduler);
                     }
+                    if traffic == Traffic::Tcp4 {
+                        add(traffic, Way::Gue, scheduler);
+                        add(traffic, Way::Gre, scheduler);
+                    }
+                    // It keeps a record of each connection, whatever the scheduler.
+                    if traffic == Traffic::Tcp4 && scheduler == Scheduler::Wlc {
+                        add(traffic, Way::Fullnat, scheduler);
+                    }
                 }
             }
         }
@@ -99,6 +111,9 @@ impl Case {
         let way = match self.way {
             Way::DirectRouting => "dr",
             Way::Tunnel => "ipip",
+            Way::Gue => "gue",
+            Way::Gre => "gre",
+            Way::Fullnat => "fullnat",
             Way::Nat => "nat",
             Way::Reply => "nat-reply",
             Way::None => "none",
@@ -141,6 +156,8 @@ impl Case {
         let one = match self.way {
             Way::DirectRouting => 2.2,
             Way::Tunnel | Way::Nat | Way::Reply => 2.8,
+            // What came later has no target of its own.
+            Way::Gue | Way::Gre | Way::Fullnat => return Target::None,
             Way::None => 1.2,
         };
         match self.traffic {
@@ -158,7 +175,8 @@ impl Case {
     pub fn reason(&self) -> Reason {
         match self.way {
             Way::DirectRouting => Reason::DirectRouting,
-            Way::Tunnel => Reason::Tunnel,
+            Way::Tunnel | Way::Gue | Way::Gre => Reason::Tunnel,
+            Way::Fullnat => Reason::FullNat,
             Way::Nat => Reason::Nat,
             Way::Reply => Reason::Reply,
             Way::None => Reason::NotOurs,
@@ -174,12 +192,20 @@ impl Case {
         let (forward, target) = match self.way {
             Way::DirectRouting => ("dr", ""),
             Way::Tunnel => ("tunnel", ""),
+            Way::Gue => ("gue", ""),
+            Way::Gre => ("gre", ""),
+            // 64 addresses with 60,000 ports each, towards every real server.
+            Way::Fullnat => ("fullnat", target),
             _ => ("nat", target),
         };
-        let udp = if self.traffic == Traffic::Stateless4 { "udp = \"stateless\"\n" } else { "" };
+        let more = match (self.traffic, self.way) {
+            (Traffic::Stateless4, _) => "udp = \"stateless\"\n".to_owned(),
+            (_, Way::Fullnat) => format!("source = \"10.3.{number}.0/26\"\n"),
+            _ => String::new(),
+        };
         let mut text = format!(
             "[service.case{number}]\nvip = \"{}\"\nports = [\"{port}{target}\"]\nscheduler = \"{}\"\nforward = \
-             \"{forward}\"\n{udp}timeouts = {{ established = \"24h\", udp = \"24h\", half_open = \"24h\" }}\n",
+             \"{forward}\"\n{more}timeouts = {{ established = \"24h\", udp = \"24h\", half_open = \"24h\" }}\n",
             self.vip(number),
             self.scheduler()
         );

@@ -22,7 +22,7 @@ pub struct Template {
     length: u32,
     flows: u32,
     at: u32,
-    spare: u32,
+    interface: u32,
 }
 // SAFETY: plain integers without padding.
 unsafe impl Pod for Template {}
@@ -33,7 +33,12 @@ impl Template {
         ensure!(frame.len() <= FRAME, "a frame of {} bytes cannot be restored", frame.len());
         let mut bytes = [0; FRAME];
         bytes[..frame.len()].copy_from_slice(frame);
-        Ok(Self { bytes, length: frame.len() as u32, flows: flows - 1, at, spare: 0 })
+        Ok(Self { bytes, length: frame.len() as u32, flows: flows - 1, at, interface: 0 })
+    }
+
+    /// For the program that sends it.
+    pub fn out_of(self, interface: u32) -> Self {
+        Self { interface, ..self }
     }
 
     pub fn frame(&self) -> &[u8] {

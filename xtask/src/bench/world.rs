@@ -1,6 +1,6 @@
 //! Tables of real size in the kernel, filled with the records of real connections.
 
-use super::cases::{Case, Traffic};
+use super::cases::{Case, Traffic, Way};
 use anyhow::{Context, Result, bail, ensure};
 use aya::maps::{MapData, ProgramArray};
 use aya::programs::{ProgramFd, TestRun, TestRunOptions, Xdp};
@@ -13,7 +13,7 @@ use marca_daemon::linux::network::Network;
 use marca_daemon::routes::Routes;
 use marca_tables::frame::Frame;
 use marca_tables::ids::Ids;
-use marca_tables::memory::Capacity;
+use marca_tables::memory::{Capacity, Memory};
 use marca_tables::services::{Clock, Hop};
 use marca_tables::sweep::{Sweep, count_valid};
 use marca_tables::view::View;
@@ -51,15 +51,15 @@ impl World {
             loader.map_pin_path(name, pins.0.join("maps").join(name));
         }
         let mut ebpf = loader.load(marca_bpf::router()).context("load the router's object")?;
-        // The long way takes the verifier longer than all others; only SYNs walk it.
-        let long_way = cases.iter().any(|case| case.traffic == Traffic::Syn4);
+        // The long way takes the verifier longer than all others; only SYNs walk it. Fullnat has stages of its own.
+        let long_way = cases.iter().any(|case| case.traffic == Traffic::Syn4 || case.way == Way::Fullnat);
         let calls = load(&mut ebpf, long_way)?;
         let now = now(&mut ebpf)?;
         let maps = Maps::open(&pins.0)?;
         maps.memory.initialise(SEED);
-        let entry = program(&mut ebpf, marca_bpf::ENTRY)?.fd()?.try_clone()?;
+        let entry = entry(&mut ebpf)?;
         let mut world = Self { cases, maps, _pins: pins, entry, _ebpf: ebpf, _calls: calls };
-        world.configure(&plan, interface)?;
+        configure(&world.maps.memory, &plan, Clock { hz: 1000 }, interface)?;
         world.fill(now)?;
         world.copy_routes(now)?;
         Ok(world)
@@ -67,32 +67,6 @@ impl World {
 
     pub fn entry(&self) -> &ProgramFd {
         &self.entry
-    }
-
-    fn configure(&mut self, plan: &Plan, interface: u32) -> Result<()> {
-        let memory = &self.maps.memory;
-        let mut ids = Ids::default();
-        ids.assign(plan, memory.services.len(), memory.reals.len())?;
-        services::write(memory, plan, &ids, Clock { hz: 1000 })?;
-        let written = classifier::write(memory, plan, &ids, &HashMap::new())?;
-        classifier::switch(memory, &written);
-        for service in &plan.services {
-            for real in &service.reals {
-                let Some(number) = ids.real(&service.name, service.family, real.address) else { continue };
-                let source = real.address.filter(|_| real.forward == Forward::Tunnel);
-                let hop = Hop {
-                    interface,
-                    source_mac: [2, 0, 0, 0, 0, 1],
-                    destination_mac: Some([2, 0, 0, 0, 0, 2]),
-                    source: source.map(|_| {
-                        if source.is_some_and(|a| a.is_ipv4()) { [203, 0, 113, 1].into() } else { V6_SOURCE.into() }
-                    }),
-                    mtu: 1500,
-                };
-                services::set_hop(memory, number, &hop);
-            }
-        }
-        Ok(())
     }
 
     /// The routes of the stand's namespace, as the daemon copies them for replies.
@@ -146,15 +120,45 @@ impl World {
     }
 }
 
+/// Writes the plan into empty tables; all its real servers are behind this interface, and known.
+pub(super) fn configure(memory: &Memory, plan: &Plan, clock: Clock, interface: u32) -> Result<()> {
+    let mut ids = Ids::default();
+    ids.assign(plan, memory.services.len(), memory.reals.len())?;
+    services::write(memory, plan, &ids, clock)?;
+    let written = classifier::write(memory, plan, &ids, &HashMap::new())?;
+    classifier::switch(memory, &written);
+    for service in &plan.services {
+        for real in &service.reals {
+            let Some(number) = ids.real(&service.name, service.family, real.address) else { continue };
+            let source = real.address.filter(|_| real.forward == Forward::Tunnel);
+            let hop = Hop {
+                interface,
+                source_mac: [2, 0, 0, 0, 0, 1],
+                destination_mac: Some([2, 0, 0, 0, 0, 2]),
+                source: source.map(|_| {
+                    if source.is_some_and(|a| a.is_ipv4()) { [203, 0, 113, 1].into() } else { V6_SOURCE.into() }
+                }),
+                mtu: 1500,
+            };
+            services::set_hop(memory, number, &hop);
+        }
+    }
+    Ok(())
+}
+
 /// Where a world's maps are pinned while it lives: that is how the daemon's code finds them.
-struct Pins(PathBuf);
+pub(super) struct Pins(PathBuf);
 
 impl Pins {
-    fn new(number: usize) -> Result<Self> {
+    pub(super) fn new(number: usize) -> Result<Self> {
         let dir = bpffs::ensure(Path::new(&format!("marca-bench-{}-{number}", std::process::id())))?;
         let pins = Self(dir);
         std::fs::create_dir_all(pins.0.join("maps"))?;
         Ok(pins)
+    }
+
+    pub(super) fn dir(&self) -> &Path {
+        &self.0
     }
 }
 
@@ -167,7 +171,7 @@ impl Drop for Pins {
 }
 
 /// Any; the same in each run, so that runs can be compared.
-const SEED: u64 = 0x6d61_7263_6121;
+pub(super) const SEED: u64 = 0x6d61_7263_6121;
 /// 2001:db8:f::1, the outer source of tunnels.
 const V6_SOURCE: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 0xf, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 
@@ -189,7 +193,7 @@ fn plan(cases: &[Case]) -> Result<Plan> {
     Ok(Plan::of(&loaded.config)?)
 }
 
-fn load(ebpf: &mut Ebpf, long_way: bool) -> Result<ProgramArray<MapData>> {
+pub(super) fn load(ebpf: &mut Ebpf, long_way: bool) -> Result<ProgramArray<MapData>> {
     for name in [marca_bpf::ENTRY, marca_bpf::CLOCK] {
         program(ebpf, name)?.load().with_context(|| format!("load {name}"))?;
     }
@@ -206,8 +210,13 @@ fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
     Ok(ebpf.program_mut(name).with_context(|| format!("{name} is missing"))?.try_into()?)
 }
 
+/// The program that every packet meets first.
+pub(super) fn entry(ebpf: &mut Ebpf) -> Result<ProgramFd> {
+    Ok(program(ebpf, marca_bpf::ENTRY)?.fd()?.try_clone()?)
+}
+
 /// The engine's clock.
-fn now(ebpf: &mut Ebpf) -> Result<u32> {
+pub(super) fn now(ebpf: &mut Ebpf) -> Result<u32> {
     let options = TestRunOptions { data_in: Some(&[0; 64]), repeat: 1, ..TestRunOptions::default() };
     Ok(program(ebpf, marca_bpf::CLOCK)?.test_run(options)?.return_value)
 }

@@ -4,7 +4,7 @@
 use crate::frame::Frame;
 use aya_ebpf::bindings::xdp_action;
 use aya_ebpf::btf_maps::{Array, HashMap, ProgramArray};
-use aya_ebpf::helpers::{bpf_xdp_adjust_head, bpf_xdp_get_buff_len};
+use aya_ebpf::helpers::{bpf_redirect, bpf_xdp_adjust_head, bpf_xdp_get_buff_len};
 use aya_ebpf::macros::{btf_map, xdp};
 use aya_ebpf::programs::XdpContext;
 use marca_engine::Packet;
@@ -27,7 +27,8 @@ pub struct Template {
     /// Where the 32 bits are that hold the flow's number, xored to what is there. Checksums are left as they are: the
     /// engine only changes them by differences.
     pub at: u32,
-    pub spare: u32,
+    /// Where [`bench_send`] sends it.
+    pub interface: u32,
 }
 
 #[btf_map]
@@ -47,6 +48,17 @@ pub fn bench_entry(ctx: XdpContext) -> u32 {
     // SAFETY: does not return when it succeeds.
     unsafe { BENCH_PROGRAMS.tail_call(&ctx, 0) };
     xdp_action::XDP_ABORTED
+}
+
+/// Restores the frame for the next flow, and sends it out of an interface, as if a driver had received it there. For live
+/// frames, whose pages come back as others have left them. They must be longer than the template: what the program has not
+/// changed in length, Linux 6.1 does not restore (`net/bpf/test_run.c`, `reset_ctx`).
+#[xdp(frags)]
+pub fn bench_send(ctx: XdpContext) -> u32 {
+    restore(&ctx);
+    let Some(template) = BENCH_TEMPLATE.get(0) else { return xdp_action::XDP_ABORTED };
+    // SAFETY: a helper without preconditions; a bad interface is an error in its answer.
+    unsafe { bpf_redirect(template.interface, 0) as u32 }
 }
 
 /// The empty program: what restoring and calling cost.
