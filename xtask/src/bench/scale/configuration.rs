@@ -21,7 +21,8 @@ pub fn measure(services: u32, results: &mut Vec<Line>) -> Result<()> {
     server.ip(&[format!("route add local {SERVERS} dev lo")])?;
     net.director().ip(&[format!("route add {SERVERS} via {} dev {IN}", net.server_address(0).v4)])?;
     client.ip(&[format!("route add {VIPS} via {} dev {ETH0}", net.director_outside().v4)])?;
-    let sample: Vec<SocketAddrV4> = sample(services).map(|service| SocketAddrV4::new(vip(service), port(service))).collect();
+    let sample: Vec<SocketAddrV4> =
+        sample(services).map(|service| SocketAddrV4::new(vip(service), port(service))).collect();
 
     let shop = Shop { services, ..Shop::default() };
     let text = shop.text();
