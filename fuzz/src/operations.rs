@@ -2,7 +2,7 @@
 
 use crate::Reader;
 use crate::simulation::{Op, Setup, Simulation};
-use marca_config::model::Scheduler;
+use marca_config::model::{OnFailure, Scheduler};
 
 /// Longer ones find nothing that several short ones don't.
 const MOST: usize = 500;
@@ -20,6 +20,7 @@ pub fn operations(data: &[u8]) {
         stateless,
         direct_routing: bits & 4 != 0,
         ranges: bits & 8 != 0,
+        on_failure: [OnFailure::Reset, OnFailure::Drop, OnFailure::Keep][usize::from(bits >> 4) % 3],
         // Sometimes shortly before the clock wraps.
         start: if start & 1 == 0 { 1000 } else { u32::MAX - u32::from(start) * 20 },
     };

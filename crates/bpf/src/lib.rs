@@ -35,7 +35,7 @@ pub const PASS: &str = "marca_pass";
 
 /// The maps that are pinned and shared from one load to the next.
 /// Not among them: `PROGRAMS` and `BETWEEN`, which belong to one load's programs.
-pub const MAPS: [&str; 24] = [
+pub const MAPS: [&str; 26] = [
     "CONTROL",
     "ADDRESSES",
     "PORTS",
@@ -51,6 +51,8 @@ pub const MAPS: [&str; 24] = [
     "REALS",
     "LOADS",
     "CURSORS",
+    "RATES",
+    "REFUSED",
     "FLOWS",
     "HALF_OPEN",
     "TEMPLATES",

@@ -4,11 +4,12 @@
 
 use crate::diagnostic::Span;
 use crate::model::{
-    Config, Forward, Mark, MarkRule, MemberPort, Persistence, PortMatch, Reuse, Router, Scheduler, Selector, Server,
-    Service, SourceRange, Timeouts, Udp,
+    Config, Forward, Mark, MarkRule, MemberPort, OnFailure, Persistence, PortMatch, RateLimit, Reuse, Router, Scheduler,
+    Selector, Server, Service, SourceRange, Timeouts, Udp,
 };
 use ipnet::IpNet;
 use std::net::IpAddr;
+use std::time::Duration;
 
 /// A value and where it stands.
 #[derive(Clone, Debug)]
@@ -108,6 +109,9 @@ pub(crate) struct ServiceDraft {
     pub timeouts: Timeouts,
     pub udp: Field<Udp>,
     pub reuse: Field<Reuse>,
+    pub on_failure: Field<OnFailure>,
+    pub drain: Field<Duration>,
+    pub rate_limit: Option<RateLimit>,
     pub outbound: List<PortMatch>,
     pub sources: List<SourceRange>,
     pub servers: Vec<ServerDraft>,
@@ -199,6 +203,9 @@ fn finish_service(service: &ServiceDraft, marks: &[MarkDraft]) -> Service {
         timeouts: service.timeouts,
         udp: service.udp.value().unwrap_or_default(),
         reuse: service.reuse.value().unwrap_or_default(),
+        on_failure: service.on_failure.value().unwrap_or_default(),
+        drain: service.drain.value(),
+        rate_limit: service.rate_limit,
         outbound: service.outbound.to_vec(),
         sources: service.sources.to_vec(),
         servers: service.servers.iter().map(finish_server).collect(),

@@ -190,6 +190,11 @@ pub struct Service {
     pub timeouts: Timeouts,
     pub udp: Udp,
     pub reuse: Reuse,
+    pub on_failure: OnFailure,
+    /// How long persistent clients stay with a server of weight 0, and connections with one that was removed; `None`:
+    /// as long as they like. 0: they move, or end, at once.
+    pub drain: Option<Duration>,
+    pub rate_limit: Option<RateLimit>,
     /// Single TCP and UDP ports from which real servers open connections as the service's first VIP. NAT only.
     pub outbound: Vec<PortMatch>,
     /// What real servers under fullnat take for the clients' addresses; at most [`MAX_SOURCES`]. Empty without fullnat.
@@ -346,13 +351,15 @@ impl Gue {
 }
 
 /// How long a silent connection is remembered. Defaults are IPVS's (`net/netfilter/ipvs/ip_vs_proto_tcp.c`,
-/// `tcp_timeouts`; `ip_vs_proto_udp.c`, `udp_timeouts`).
+/// `tcp_timeouts`; `ip_vs_proto_udp.c`, `udp_timeouts`; `ip_vs_proto_sctp.c`, `sctp_timeouts`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
     pub established: Duration,
     pub closing: Duration,
     pub half_open: Duration,
     pub udp: Duration,
+    pub sctp: Duration,
+    pub sctp_closing: Duration,
 }
 
 impl Default for Timeouts {
@@ -362,8 +369,32 @@ impl Default for Timeouts {
             closing: Duration::from_secs(120),
             half_open: Duration::from_secs(60),
             udp: Duration::from_secs(300),
+            sctp: Duration::from_secs(900),
+            sctp_closing: Duration::from_secs(60),
         }
     }
+}
+
+/// What becomes of connections to a real server that has failed. Its datagram flows and its clients' persistence move
+/// in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum OnFailure {
+    /// The client is told at its next packet.
+    #[default]
+    Reset,
+    /// The client's packets are dropped.
+    Drop,
+    /// They are forwarded as if nothing had happened.
+    Keep,
+}
+
+/// New connections that a service takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateLimit {
+    /// In a second.
+    pub connections: u32,
+    /// At once after a quiet time.
+    pub burst: u32,
 }
 
 /// Whether datagrams are remembered.

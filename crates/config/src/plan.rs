@@ -12,10 +12,13 @@ mod tests;
 
 pub use difference::Difference;
 
-use crate::model::{Forward, Persistence, PortRange, Protocol, Reuse, Scheduler, Timeouts, Udp};
+use crate::model::{
+    Forward, OnFailure, Persistence, PortRange, Protocol, RateLimit, Reuse, Scheduler, Timeouts, Udp,
+};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::Duration;
 
 /// The address family of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -60,6 +63,9 @@ pub struct ServicePlan {
     pub reuse: Reuse,
     /// What real servers under fullnat take for clients' addresses, if there are such servers.
     pub sources: Vec<IpAddr>,
+    pub on_failure: OnFailure,
+    pub drain: Option<Duration>,
+    pub rate_limit: Option<RateLimit>,
     /// In the order of the configuration; those that can serve this family.
     pub reals: Vec<RealPlan>,
 }
@@ -72,6 +78,27 @@ pub struct RealPlan {
     pub address: Option<IpAddr>,
     pub weight: u16,
     pub forward: Forward,
+    pub standing: Standing,
+}
+
+/// What a real server takes, beside its weight: no configuration says so, but what happens to it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Standing {
+    /// New clients by its weight, and those that come back.
+    #[default]
+    Serving,
+    /// Its time to drain is over: no client that comes back, but its connections go on.
+    Drained,
+    /// It has failed: nobody, and its connections end as [`ServicePlan::on_failure`] says.
+    Failed,
+}
+
+impl RealPlan {
+    /// The same with another standing; one that has failed has no weight.
+    pub fn standing(&self, standing: Standing) -> Self {
+        let weight = if standing == Standing::Failed { 0 } else { self.weight };
+        Self { weight, standing, ..self.clone() }
+    }
 }
 
 /// An address, or a prefix, that packets are sent to.

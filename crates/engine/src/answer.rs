@@ -9,11 +9,11 @@
 use crate::decide::To;
 use crate::forward::tunnel;
 use crate::hash;
-use crate::layout::{Address, TCP, V4, limits};
+use crate::layout::{Address, SCTP, TCP, V4, limits};
 use crate::packet::Packet;
 use crate::path::Outcome;
 use crate::reason::Reason;
-use crate::tables::Tables;
+use crate::tables::{Scan, Tables};
 use crate::wire::checksum::fold;
 use crate::wire::emit::{self, IPV4_HEADER, IPV6_HEADER, Ip};
 use crate::wire::{ACK, ETHERTYPE_IPV4, ETHERTYPE_IPV6, FIN, Headers, RST, SYN, word};
@@ -31,7 +31,7 @@ pub struct Ask {
 #[repr(u32)]
 pub enum Answer {
     Nothing,
-    /// A TCP reset (RFC 9293 §3.10.7).
+    /// A TCP reset (RFC 9293 §3.10.7), an SCTP abort (RFC 9260 §8.4).
     Reset,
     /// ICMP time exceeded in transit (RFC 792), ICMPv6 hop limit exceeded (RFC 4443 §3.3).
     TimeExceeded,
@@ -67,6 +67,12 @@ impl Ask {
 /// but all of it must be summed. A multiple of 4.
 const QUOTE: usize = 128;
 const ICMP: usize = 8;
+/// An SCTP packet with an ABORT chunk, its type, and its flag T.
+const SCTP_ABORT: usize = 16;
+const ABORT: u8 = 6;
+const ABORT_REFLECTED: u8 = 1;
+/// The polynomial, reversed.
+const CASTAGNOLI: u32 = 0x82f6_3b78;
 const TCP_HEADER: usize = 20;
 const IPPROTO_ICMP: u8 = 1;
 const IPPROTO_ICMPV6: u8 = 58;
@@ -81,6 +87,7 @@ pub fn answer<P: Packet, T: Tables>(p: &mut P, t: &T, h: &Headers, ask: &Ask, re
     let v4 = h.family == V4;
     let answered = match ask.answer {
         Answer::Nothing => false,
+        Answer::Reset if h.protocol == SCTP => abort(p, t, h),
         Answer::Reset => reset(p, h),
         Answer::TimeExceeded => error(p, t, h, if v4 { [11, 0] } else { [3, 0] }, 0),
         Answer::TooBig => match t.real(real) {
@@ -133,6 +140,49 @@ fn reset<P: Packet>(p: &mut P, h: &Headers) -> bool {
         && swap_macs(p, 0)
         && write_header(p, h, l3, 0, TCP, TCP_HEADER)
         && p.write(l3 + header, segment)
+}
+
+/// RFC 9260 §8.4: what a packet of an association that does not exist is answered with, its own tag reflected; never an
+/// abort by an abort.
+#[inline(always)]
+fn abort<P: Packet, T: Tables>(p: &mut P, t: &T, h: &Headers) -> bool {
+    if h.tcp_flags & RST != 0 || !may_be_answered(p, h) {
+        return false;
+    }
+    let (l3, l4) = (usize::from(h.l3), usize::from(h.l4));
+    let Some([s0, s1, d0, d1, t0, t1, t2, t3]) = p.read::<8>(l4) else { return false };
+    // The ports change places; one chunk of four bytes, whose flag says that the tag is reflected.
+    let mut packet = [d0, d1, s0, s1, t0, t1, t2, t3, 0, 0, 0, 0, ABORT, ABORT_REFLECTED, 0, 4];
+    [packet[8], packet[9], packet[10], packet[11]] = crc32c(t, &packet).to_le_bytes();
+    let header = header_length(h);
+    p.truncate(l3 + header + SCTP_ABORT)
+        && swap_macs(p, 0)
+        && write_header(p, h, l3, 0, SCTP, SCTP_ABORT)
+        && p.write(l3 + header, packet)
+}
+
+/// RFC 9260 Appendix A: the checksum, bit by bit, of the few bytes of an abort.
+#[inline(always)]
+fn crc32c<T: Tables>(t: &T, bytes: &[u8; SCTP_ABORT]) -> u32 {
+    let mut crc = Crc(u32::MAX);
+    let mut at = 0;
+    while at < SCTP_ABORT / 4 {
+        crc.0 ^= u32::from_le_bytes(word(bytes, at * 4).to_ne_bytes());
+        // Not a loop: the verifier would follow both values of each bit.
+        t.scan(u32::BITS, &mut crc);
+        at += 1;
+    }
+    !crc.0
+}
+
+struct Crc(u32);
+
+impl<T: Tables> Scan<T> for Crc {
+    #[inline(always)]
+    fn visit(&mut self, _: &T, _: u32) -> bool {
+        self.0 = (self.0 >> 1) ^ (CASTAGNOLI & (self.0 & 1).wrapping_neg());
+        true
+    }
 }
 
 /// An ICMP error of this type and code about the packet.

@@ -2,16 +2,27 @@
 
 use crate::decide::{self, Change, ChangeKind, Decision, RememberKind, To};
 use crate::flow::{self, FromClient, Key, NO_RECORD, Place, Record, WhenFull, watch};
-use crate::layout::{Control, Service, slot_bits, state_bits};
+use crate::layout::{Control, Service, TCP, UDP, slot_bits, state_bits};
 use crate::persist;
+use crate::rate;
 use crate::reason::Reason;
 use crate::schedule;
 use crate::tables::{CellTable, Tables};
 use crate::wire::Headers;
 
-/// A new connection's key and record are made of the packet's headers, and of where it goes.
+/// A new connection's key and record are made of the packet's headers, and of where it goes. Of one that is refused
+/// nothing is written.
 #[inline(always)]
 pub fn commit<T: Tables>(t: &T, control: &Control, h: &Headers, d: &Decision, now: u32) -> Result<(), Reason> {
+    if d.change.kind == ChangeKind::Open
+        && d.way.to == To::Server
+        // Under fullnat that was asked before a source was lent.
+        && d.source == 0
+        && let Some(settings) = t.service(d.service)
+        && !rate::admits(t, d.service, &settings, now)
+    {
+        return Err(Reason::RateLimited);
+    }
     if d.release != NO_RECORD {
         release(t, d.release_table, d.release);
     }
@@ -67,7 +78,7 @@ fn open<T: Tables>(t: &T, control: &Control, h: &Headers, d: &Decision, now: u32
             load.inactive.add(1);
         }
     }
-    if d.table && table == CellTable::HalfOpen {
+    if d.table && table == CellTable::HalfOpen && h.protocol == TCP {
         watch::set(t, key.hash(control.seed, state as u16));
     }
     Ok(())
@@ -141,14 +152,14 @@ fn remember<T: Tables>(t: &T, control: &Control, h: &Headers, d: &Decision, sett
         }
         flow::release(cell);
     } else {
-        // The one that waited for the handshake, or for a real server that is gone.
+        // The one that waited for a proof, or for a real server that is gone.
         let waiting = flow::find(t, control, CellTable::HalfOpen, &FromClient::new(&key, control.seed, 0));
         if let Some(cell) = t.cell(CellTable::HalfOpen, waiting.index) {
             flow::release(cell);
         }
     }
     if template.kind == RememberKind::Provisional {
-        let state = state_bits::TEMPLATE | state_bits::HALF_OPEN;
+        let state = state_bits::TEMPLATE | if h.protocol == UDP { 0 } else { state_bits::HALF_OPEN };
         let inserted = flow::insert(t, control, CellTable::HalfOpen, &key, &record(now, state), WhenFull::Evict);
         if inserted.place == Place::Evicted {
             gone(t, inserted.real, inserted.state);

@@ -3,7 +3,7 @@
 use crate::classify::{Class, Outbound, Unique};
 use crate::flow::{self, Found, FromClient, FromServer, Key, NO_RECORD};
 use crate::forward::fullnat;
-use crate::layout::{Address, Control, NO_REAL, SCTP, Service, TCP, UDP, real_flags, service_flags, state_bits};
+use crate::layout::{Address, Control, NO_REAL, Service, TCP, UDP, real_flags, service_flags, state_bits};
 use crate::persist;
 use crate::reason::Reason;
 use crate::schedule::{self, CursorMove, Pick};
@@ -163,7 +163,7 @@ impl Remember {
 pub fn decide<T: Tables>(t: &T, control: &Control, h: &Headers, class: &Class, now: u32) -> Result<Decision, Reason> {
     match class {
         Class::Request { service, port, expected } => request(t, control, h, *service, *port, *expected, now),
-        Class::Reply { unique, outbound } => reply(t, control, h, *unique, outbound),
+        Class::Reply { unique, outbound } => reply(t, control, h, *unique, outbound, now),
     }
 }
 
@@ -226,7 +226,7 @@ fn request<T: Tables>(
         let found = flow::find(t, control, CellTable::Flows, &m);
         if found.exists() {
             t.note(Step::Flow { table: CellTable::Flows, real: found.real, state: found.state });
-            let failed = has_failed(t, &found);
+            let failed = has_failed(t, h, &found, CellTable::Flows);
             if is_over(h, &settings, &found, failed, now) {
                 release = found.index;
                 former = found.real;
@@ -237,11 +237,11 @@ fn request<T: Tables>(
                 let change = Change::update(CellTable::Flows, found.index, found.state, to);
                 return Ok(to_server(&found, change, table));
             }
-        } else if h.protocol == TCP {
+        } else {
             let found = flow::find(t, control, CellTable::HalfOpen, &m);
             if found.exists() {
                 t.note(Step::Flow { table: CellTable::HalfOpen, real: found.real, state: found.state });
-                let failed = has_failed(t, &found);
+                let failed = has_failed(t, h, &found, CellTable::HalfOpen);
                 if is_over(h, &settings, &found, failed, now) {
                     release = found.index;
                     release_table = CellTable::HalfOpen;
@@ -261,9 +261,9 @@ fn request<T: Tables>(
     if expected {
         return Err(Reason::NotMember);
     }
-    if h.protocol == TCP && !h.opens() {
+    if h.protocol != UDP && !h.opens() {
         // Without a record, the table still says where it belongs; without a table nothing does, and the kernel, which
-        // has the VIP and no such connection, resets it.
+        // has the VIP and no such connection, resets or aborts it.
         return match slot {
             Some(slot) if table && slot.real != NO_REAL => {
                 Ok(Decision::to_server(service, slot.real, port, Change::NONE, table))
@@ -289,9 +289,9 @@ fn request<T: Tables>(
         return Err(Reason::NoServer);
     }
     let change = match h.protocol {
-        TCP => Change::open(CellTable::HalfOpen, u64::from(port) | state_bits::HALF_OPEN),
-        _ if stateless => Change::NONE,
-        _ => Change::open(CellTable::Flows, u64::from(port)),
+        UDP if stateless => Change::NONE,
+        UDP => Change::open(CellTable::HalfOpen, u64::from(port)),
+        _ => Change::open(CellTable::HalfOpen, u64::from(port) | state_bits::HALF_OPEN),
     };
     let mut decision = Decision::to_server(service, pick.real, port, change, table);
     decision.release = release;
@@ -301,10 +301,11 @@ fn request<T: Tables>(
         let expires = now.wrapping_add(settings.persist);
         let known = at != NO_RECORD;
         decision.template = Remember {
-            // A handshake is not needed to renew, nor to move away from a real server that is gone.
-            kind: if known || h.protocol != TCP {
+            // No proof is needed to renew, nor to move away from a real server that is gone.
+            kind: if known {
                 RememberKind::Template
-            } else if followed == NO_REAL {
+            } else if followed == NO_REAL || h.protocol == UDP {
+                // Datagrams of other flows renew one that waits, since they have no handshake that it could wait for.
                 RememberKind::Provisional
             } else {
                 RememberKind::Nothing
@@ -336,18 +337,18 @@ fn again<T: Tables>(t: &T, service: u32, former: u32) -> u32 {
 #[inline(always)]
 fn is_over(h: &Headers, settings: &Service, found: &Found, failed: bool, now: u32) -> bool {
     match h.protocol {
-        TCP => h.opens() && (failed || found.state & state_bits::ENDING != 0),
-        SCTP => failed || flow::idle(now, found.seen) > settings.established,
-        _ => failed || flow::idle(now, found.seen) > settings.udp,
+        UDP => failed || flow::idle(now, found.seen) > settings.udp,
+        _ => h.opens() && (failed || found.state & state_bits::ENDING != 0),
     }
 }
 
+/// Whether the record's real server has failed, and its service does not keep such a connection. One that has not even
+/// begun is never kept.
 #[inline(always)]
-fn has_failed<T: Tables>(t: &T, found: &Found) -> bool {
-    match t.real(found.real) {
-        Some(real) => real.flags & real_flags::DOWN != 0,
-        None => false,
-    }
+fn has_failed<T: Tables>(t: &T, h: &Headers, found: &Found, table: CellTable) -> bool {
+    let Some(real) = t.real(found.real) else { return false };
+    let begins = h.protocol == UDP || (table == CellTable::HalfOpen && h.opens());
+    real.flags & real_flags::DOWN != 0 && (real.flags & real_flags::KEEP == 0 || begins)
 }
 
 /// A segment of a connection whose real server has failed. When its client is told, the record goes; else it stays, lest
@@ -379,10 +380,19 @@ fn half_open(h: &Headers, found: &Found) -> Change {
     let ended = closing(h, state_bits::FIN_CLIENT);
     if h.tcp_flags & RST != 0 {
         Change::update(CellTable::HalfOpen, found.index, found.state, found.state | ended)
+    } else if h.protocol == UDP {
+        // A forged one has no second datagram, or costs twice as much.
+        Change {
+            kind: ChangeKind::Promote,
+            from: found.state,
+            to: found.state,
+            ..Change::touch(CellTable::HalfOpen, found.index)
+        }
     } else if h.tcp_flags & (SYN | ACK) == if found.state & state_bits::OUTBOUND != 0 { SYN | ACK } else { ACK } {
         // Whoever was asked has proved to be there: the client by its answer to a SYN-ACK, or to the real server's SYN.
         Change {
             kind: ChangeKind::Promote,
+            from: found.state,
             to: found.state & !state_bits::HALF_OPEN | ended,
             ..Change::touch(CellTable::HalfOpen, found.index)
         }
@@ -391,7 +401,7 @@ fn half_open(h: &Headers, found: &Found) -> Change {
     }
 }
 
-/// The client has finished a handshake: its template becomes a lasting one.
+/// The client has proved to be there: its template becomes a lasting one.
 #[inline(always)]
 fn proved<T: Tables>(t: &T, control: &Control, service: u32, settings: &Service, h: &Headers, now: u32) -> Remember {
     if settings.persist == 0 {
@@ -399,7 +409,7 @@ fn proved<T: Tables>(t: &T, control: &Control, service: u32, settings: &Service,
     }
     let key = persist::key(service, settings, h.family, &h.source);
     let expires = now.wrapping_add(settings.persist);
-    // If there is one, the SYN that opened this connection has renewed it.
+    // If there is one, the packet that opened this connection has renewed it.
     if flow::find(t, control, CellTable::Templates, &FromClient::new(&key, control.seed, 0)).exists() {
         return Remember::NOTHING;
     }
@@ -420,11 +430,12 @@ fn reply<T: Tables>(
     h: &Headers,
     unique: Option<Unique>,
     outbound: &Outbound,
+    now: u32,
 ) -> Result<Decision, Reason> {
     let m = FromServer::new(h, control.seed);
     let mut table = CellTable::Flows;
     let mut found = flow::find(t, control, table, &m);
-    if !found.exists() && h.protocol == TCP {
+    if !found.exists() {
         table = CellTable::HalfOpen;
         found = flow::find(t, control, table, &m);
     }
@@ -434,10 +445,10 @@ fn reply<T: Tables>(
         t.note(Step::NoFlow);
     }
     // A SYN on the four-tuple of a closed connection is a new one's.
-    let opens = if h.protocol == TCP {
-        h.opens() && (!found.exists() || found.state & state_bits::ENDING != 0)
-    } else {
+    let opens = if h.protocol == UDP {
         !found.exists()
+    } else {
+        h.opens() && (!found.exists() || found.state & state_bits::ENDING != 0)
     };
     if opens && outbound.real != NO_REAL {
         return open_outbound(t, control, h, outbound);
@@ -448,11 +459,20 @@ fn reply<T: Tables>(
         decision.way = way;
         return Ok(decision);
     }
+    let (mut by_table, mut assured) = (false, u32::MAX);
+    if let Some(settings) = t.service(found.service) {
+        by_table = settings.flags & (service_flags::TABLE | service_flags::RECORDED) == service_flags::TABLE;
+        assured = settings.assured;
+    }
     let to = found.state | closing(h, state_bits::FIN_SERVER);
-    let change = Change::update(table, found.index, found.state, to);
-    let by_table = match t.service(found.service) {
-        Some(settings) => settings.flags & (service_flags::TABLE | service_flags::RECORDED) == service_flags::TABLE,
-        None => false,
+    let change = if h.protocol != UDP || table == CellTable::Flows {
+        Change::update(table, found.index, found.state, to)
+    } else if flow::idle(now, found.seen) > assured {
+        // The client's one datagram has begun something that lasts.
+        Change { kind: ChangeKind::Promote, from: found.state, to, ..Change::touch(table, found.index) }
+    } else {
+        // An answer to one datagram proves nothing about its sender.
+        Change::NONE
     };
     let mut decision = to_server(&found, change, by_table);
     decision.way = if found.state & state_bits::DIRECT != 0 {
@@ -475,15 +495,15 @@ fn open_outbound<T: Tables>(t: &T, control: &Control, h: &Headers, outbound: &Ou
     t.note(Step::Outbound { real: outbound.real });
     let state = u64::from(h.source_port) | state_bits::OUTBOUND;
     let change = match h.protocol {
-        TCP => Change::open(CellTable::HalfOpen, state | state_bits::HALF_OPEN),
-        _ => Change::open(CellTable::Flows, state),
+        UDP => Change::open(CellTable::Flows, state),
+        _ => Change::open(CellTable::HalfOpen, state | state_bits::HALF_OPEN),
     };
     let mut decision = Decision::to_server(real.service, outbound.real, h.source_port, change, table);
     decision.way = Way::to_client(vip.address, h.source_port);
     // What the peer knows by the same addresses and ports has ended, whichever real server had it: a SYN says so.
     let m = FromClient::new(&key_of(h, &decision.way), control.seed, h.source_port);
     let mut former = flow::find(t, control, CellTable::Flows, &m);
-    if !former.exists() && h.protocol == TCP {
+    if !former.exists() {
         decision.release_table = CellTable::HalfOpen;
         former = flow::find(t, control, CellTable::HalfOpen, &m);
     }

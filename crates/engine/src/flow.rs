@@ -281,7 +281,7 @@ pub fn find<T: Tables, M: Match<T>>(t: &T, control: &Control, table: CellTable, 
 }
 
 /// What a new record says.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Record {
     pub real: u32,
     pub service: u32,

@@ -8,7 +8,7 @@ pub use marca_atomic::{Word32, Word64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Of all layouts in this file: daemon and pinned tables must agree.
-pub const LAYOUT_VERSION: u32 = 4;
+pub const LAYOUT_VERSION: u32 = 5;
 
 /// Limits, each with its reason.
 pub mod limits {
@@ -292,7 +292,16 @@ record! {
         /// Fullnat: the first of its source addresses, and how many there are.
         sources: u32,
         sources_len: u32,
-        spare2: [u32; 12],
+        /// Established SCTP associations, and those that shut down.
+        sctp: u32,
+        sctp_closing: u32,
+        /// A datagram flow whose real server still answers so long after the client's one datagram is no flood's.
+        assured: u32,
+        spare2: u32,
+        /// New connections: see [`crate::rate`]. 0: no limit.
+        rate_each: u64,
+        rate_most: u64,
+        spare3: [u32; 4],
     }
 }
 
@@ -359,12 +368,14 @@ pub mod real_flags {
     pub const UP: u8 = 2;
     /// Gone from the configuration; only its live connections know it.
     pub const LEAVING: u8 = 4;
-    /// Has failed, and its service does not keep connections to it: see `service_flags::SILENT`.
+    /// Has failed: see `KEEP`, and `service_flags::SILENT`.
     pub const DOWN: u8 = 8;
     /// GUE: the outer UDP header has a checksum, where the packet's own tells it.
     pub const CHECKSUM: u8 = 1 << 7;
     /// NAT: new connections get another source, too (fullnat).
     pub const FULL: u8 = 1 << 6;
+    /// When it has failed, connections go on to it as if nothing had happened; datagrams do not.
+    pub const KEEP: u8 = 16;
 }
 
 /// A slot of a table scheduler: the real server in the low 32 bits ([`NO_REAL`]: none), and bits above.
@@ -411,14 +422,16 @@ const _: () = assert!(size_of::<Cell>() == 64);
 pub mod state_bits {
     /// Bits below are the real server's port.
     pub const SHIFT: u32 = 16;
-    /// The handshake is not finished.
+    /// The handshake is not finished. Datagram flows have none, and are half-open connections without it until the
+    /// client's second datagram.
     pub const HALF_OPEN: u64 = 1 << 16;
     pub const FIN_CLIENT: u64 = 1 << 17;
     pub const FIN_SERVER: u64 = 1 << 18;
     pub const RESET: u64 = 1 << 19;
     /// A client's connection straight to a real server's own address, past the VIP: its replies are left alone.
     pub const DIRECT: u64 = 1 << 20;
-    /// Not a connection but a persistence template whose client has not finished a handshake yet.
+    /// Not a connection but a persistence template whose client has not proved to be there. With `HALF_OPEN` it waits for
+    /// a handshake, else for the second datagram of a flow.
     pub const TEMPLATE: u64 = 1 << 21;
     /// Of a connection under fullnat, as its real server sees it: the other record knows the connection.
     pub const REVERSE: u64 = 1 << 29;

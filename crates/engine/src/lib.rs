@@ -13,7 +13,7 @@
 //! | persist | [`persist`] | the record of this client |
 //! | schedule | [`schedule`] | which real server a new connection gets |
 //! | decide | [`decide`] | all of the above as one decision, nothing written |
-//! | commit | [`commit`] | the decision's records written |
+//! | commit | [`commit`], [`rate`] | the decision's records written, unless a new connection is one too many |
 //! | forward | [`forward`], [`route`], [`neighbour`] | the frame rewritten, and to which MAC address it goes |
 //! | answer | [`answer`] | the frame made into an answer to its sender, where it goes no further |
 //!
@@ -37,6 +37,7 @@ pub mod neighbour;
 pub mod packet;
 pub mod path;
 pub mod persist;
+pub mod rate;
 pub mod reason;
 pub mod route;
 pub mod schedule;

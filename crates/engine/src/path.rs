@@ -8,7 +8,7 @@ use crate::commit;
 use crate::decide::{self, Change, ChangeKind, Decision, To, Way};
 use crate::flow::{self, FromClient, FromServer, NO_RECORD, watch};
 use crate::forward::{self, Method, Sent, fullnat, nat};
-use crate::layout::{Control, NO_REAL, SCTP, TCP, UDP, real_flags, service_flags, state_bits};
+use crate::layout::{Control, NO_REAL, TCP, UDP, real_flags, service_flags, state_bits};
 use crate::neighbour;
 use crate::packet::Packet;
 use crate::reason::{Action, Reason};
@@ -201,7 +201,18 @@ pub fn judge<P: Packet, T: Tables>(p: &P, t: &mut T, between: &mut Between) -> T
 pub fn borrow<T: Tables>(t: &mut T, between: &mut Between) -> Turn {
     match fullnat::borrow(t, &mut between.work) {
         Ok(()) => Turn::to(Stage::Act),
-        Err(reason) => finish(t, Err(reason)),
+        Err(reason) => {
+            count_refused(t, reason, between);
+            finish(t, Err(reason))
+        }
+    }
+}
+
+/// A new connection beyond the rate limit counts for its service, too.
+#[inline(always)]
+fn count_refused<T: Tables>(t: &mut T, reason: Reason, between: &Between) {
+    if reason == Reason::RateLimited {
+        t.count_refused(between.work.decision.service);
     }
 }
 
@@ -210,6 +221,7 @@ pub fn borrow<T: Tables>(t: &mut T, between: &mut Between) -> Turn {
 pub fn act<P: Packet, T: Tables>(p: &mut P, t: &mut T, between: &mut Between) -> Turn {
     let done = carry_out(p, t, &between.work);
     if let Err(reason) = done {
+        count_refused(t, reason, between);
         let ask = Ask::of(reason, between.work.decision.way.to);
         if ask.answer != Answer::Nothing {
             return between.ask(ask);
@@ -359,13 +371,7 @@ fn known<T: Tables>(t: &T, control: &Control, h: &Headers, class: &Class) -> Opt
     if !found.exists() {
         return None;
     }
-    let idle = flow::idle(t.now(), found.seen);
-    let over = match h.protocol {
-        TCP => false,
-        SCTP => idle > settings.established,
-        _ => idle > settings.udp,
-    };
-    if over {
+    if h.protocol == UDP && flow::idle(t.now(), found.seen) > settings.udp {
         return None;
     }
     let source = fullnat::of_state(found.state);

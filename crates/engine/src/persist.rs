@@ -4,8 +4,8 @@
 //! at which it expires. New connections renew it; the daemon's sweep removes it when its time is over and the client has
 //! no connections left.
 //!
-//! Until a client has finished a handshake its template waits among the half-open connections: its next connections
-//! already follow it, and a flood of forged clients displaces no template of a real one.
+//! Until a client has finished a handshake, or sent a second datagram of one flow, its template waits among the half-open
+//! connections: its next connections already follow it, and a flood of forged clients displaces no template of a real one.
 
 use crate::flow::{self, FromClient, Key, NO_RECORD};
 use crate::layout::{Address, Control, NO_REAL, Service, real_flags};

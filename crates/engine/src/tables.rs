@@ -12,7 +12,8 @@ use crate::reason::Reason;
 pub enum CellTable {
     /// Established connections, and datagram flows.
     Flows,
-    /// TCP connections whose handshake is not finished: a flood pushes out only each other.
+    /// Connections whose handshake is not finished, and datagram flows of one datagram: a flood pushes out only each
+    /// other.
     HalfOpen,
     /// Persistence templates.
     Templates,
@@ -153,6 +154,8 @@ pub trait Tables: Sized {
 
     /// Of a group of clients: see [`crate::answer`].
     fn answers(&self, group: u32) -> Option<&Word64>;
+    /// Of a service: see [`crate::rate`].
+    fn rate(&self, service: u32) -> Option<&Word64>;
 
     /// Now, in ticks; wraps.
     fn now(&self) -> u32;
@@ -171,6 +174,8 @@ pub trait Tables: Sized {
     /// A packet from a real server.
     fn count_out(&mut self, real: u32, bytes: u32);
     fn count(&mut self, reason: Reason);
+    /// A new connection was one too many for its service.
+    fn count_refused(&mut self, service: u32);
 
     /// Told of each step; for explanations. Free where nobody listens.
     #[inline(always)]

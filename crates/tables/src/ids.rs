@@ -124,6 +124,11 @@ impl Ids {
         self.reals.get(&real_key(service, family, address)).copied()
     }
 
+    /// The number that a real server's key has.
+    pub fn real_by_key(&self, key: &str) -> Option<u32> {
+        self.reals.get(key).copied()
+    }
+
     pub fn node(&self, address: IpAddr) -> Option<u32> {
         self.nodes.get(&address).copied()
     }
@@ -131,6 +136,11 @@ impl Ids {
     /// Real servers that are no longer in the plan.
     pub fn leaving_reals(&self) -> impl Iterator<Item = u32> {
         self.leaving.iter().filter_map(|key| self.reals.get(key).copied())
+    }
+
+    /// Real servers that are no longer in the plan, by their keys.
+    pub fn leaving(&self) -> impl Iterator<Item = (&str, u32)> {
+        self.leaving.iter().filter_map(|key| Some((key.as_str(), *self.reals.get(key)?)))
     }
 
     /// Services that are no longer in the plan.

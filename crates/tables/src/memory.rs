@@ -69,7 +69,7 @@ impl Capacity {
     }
 
     /// Lengths by the names of the BPF maps.
-    pub fn maps(&self) -> [(&'static str, u32); 18] {
+    pub fn maps(&self) -> [(&'static str, u32); 20] {
         [
             ("CONTROL", 1),
             ("ADDRESSES", self.addresses * 2),
@@ -80,6 +80,8 @@ impl Capacity {
             ("VIPS", self.half * 2),
             ("SERVICES", self.services),
             ("CURSORS", self.services),
+            ("RATES", self.services),
+            ("REFUSED", self.services),
             ("SLOTS", self.slots),
             ("SERVERS", self.servers),
             ("REALS", self.reals),
@@ -125,6 +127,7 @@ pub struct Memory {
     pub sources: Region<Address>,
     pub services: Region<ServiceCell>,
     pub cursors: Region<Word64>,
+    pub rates: Region<Word64>,
     pub slots: Region<Word64>,
     pub servers: Region<Server>,
     pub reals: Region<Real>,
@@ -157,6 +160,7 @@ impl Memory {
             sources: Region::on_heap(limits::SOURCES),
             services: Region::on_heap(capacity.services),
             cursors: Region::on_heap(capacity.services),
+            rates: Region::on_heap(capacity.services),
             slots: Region::on_heap(capacity.slots),
             servers: Region::on_heap(capacity.servers),
             reals: Region::on_heap(capacity.reals),

@@ -3,13 +3,14 @@
 use crate::classifier::{address, family_number};
 use crate::ids::Ids;
 use crate::memory::Memory;
-use marca_config::model::{Forward, Reuse, Scheduler as Name, Udp};
-use marca_config::plan::{Difference, Family, Plan, RealPlan, ServicePlan};
+use marca_config::model::{Forward, OnFailure, RateLimit, Reuse, Scheduler as Name, Udp};
+use marca_config::plan::{Difference, Family, Plan, RealPlan, ServicePlan, Standing};
 use marca_engine::forward::Method;
 use marca_engine::hash;
 use marca_engine::layout::{
     Address, NO_REAL, Real, Server, Service, ServiceCell, V6, real_flags, service_flags, slot_bits,
 };
+use marca_engine::rate;
 use marca_engine::schedule::{Scheduler, maglev, source_hash};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -38,11 +39,27 @@ impl Clock {
         (jiffies >> marca_engine::layout::TICK_SHIFT) as u32
     }
 
+    /// What of a service's bucket a new connection takes, and how much fits into it (see [`marca_engine::rate`]). What
+    /// comes within two ticks fits always: the clock does not see it come.
+    fn rate(self, limit: RateLimit) -> (u64, u64) {
+        let second = (u64::from(self.hz) << rate::FRACTION) >> marca_engine::layout::TICK_SHIFT;
+        let each = (second / u64::from(limit.connections)).max(1);
+        let most = u128::from(each) * u128::from(limit.burst);
+        (each, (most as u64).clamp(each.max(2 << rate::FRACTION), MOST_RATE))
+    }
+
     pub fn duration(self, ticks: u32) -> Duration {
         let jiffies = u64::from(ticks) << marca_engine::layout::TICK_SHIFT;
         Duration::from_millis(jiffies * 1000 / u64::from(self.hz.max(1)))
     }
 }
+
+/// Half of the clock's circle, less some: what lies further ahead is past.
+const MOST_RATE: u64 = 1 << 62;
+
+/// How long a real server must go on answering a client's one datagram until the flow is told from a flood's
+/// (`net/netfilter/nf_conntrack_proto_udp.c`, `nf_conntrack_udp_packet`: two seconds).
+const ASSURED: Duration = Duration::from_secs(2);
 
 /// There is no room for a service's new self beside its old one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -82,6 +99,8 @@ pub struct Prepared<'p> {
 /// A service, and what of it is new.
 struct Changed<'p> {
     number: u32,
+    /// Connections to its failed servers.
+    keeps: bool,
     new: Service,
     /// None: only its place in the plan.
     reals: Option<(&'p ServicePlan, Vec<u32>)>,
@@ -142,7 +161,7 @@ impl<'p> Prepared<'p> {
         for changed in &self.changes {
             let Some((plan, reals)) = &changed.reals else { continue };
             for (plan, &index) in plan.reals.iter().zip(reals) {
-                real(memory, plan, index, changed.number);
+                real(memory, plan, index, changed);
             }
         }
     }
@@ -185,6 +204,13 @@ pub fn end_leaving(memory: &Memory, ids: &Ids) {
             switch(memory, number, cell, new);
         }
     }
+}
+
+/// A real server that has left the configuration counts as failed from now on: its time to drain is over.
+pub fn end_connections(memory: &Memory, real: u32) {
+    let Some(mut record) = memory.reals.get(real) else { return };
+    record.flags |= real_flags::DOWN;
+    memory.reals.set(real, &record);
 }
 
 /// The next hop to a real server, as the daemon found it.
@@ -276,7 +302,7 @@ impl Writer<'_> {
         let number = self.ids.service(&service.name, service.family)?;
         let cell = self.memory.services.get(number)?;
         let new = Service { config: index as u32, ..cell.versions[(cell.current & 1) as usize] };
-        Some(Changed { number, new, reals: None, servers: None, slots: None })
+        Some(Changed { number, keeps: false, new, reals: None, servers: None, slots: None })
     }
 
     fn service<'p>(&mut self, plan: &'p ServicePlan, config: u32) -> Result<Option<Changed<'p>>, NoRoom> {
@@ -326,6 +352,7 @@ impl Writer<'_> {
         }
         Ok(Some(Changed {
             number,
+            keeps: plan.on_failure == OnFailure::Keep,
             new,
             reals: Some((plan, reals)),
             servers: (!same_servers).then_some(servers),
@@ -350,6 +377,10 @@ impl Writer<'_> {
         if plan.reuse == Reuse::Keep {
             flags |= service_flags::REUSE_KEEPS;
         }
+        if plan.on_failure == OnFailure::Drop {
+            flags |= service_flags::SILENT;
+        }
+        let (rate_each, rate_most) = plan.rate_limit.map_or((0, 0), |limit| self.clock.rate(limit));
         Service {
             mask: mask(plan),
             persist: plan.persistence.map_or(0, |p| ticks(p.timeout)),
@@ -357,6 +388,11 @@ impl Writer<'_> {
             established: ticks(plan.timeouts.established),
             closing: ticks(plan.timeouts.closing),
             udp: ticks(plan.timeouts.udp),
+            sctp: ticks(plan.timeouts.sctp),
+            sctp_closing: ticks(plan.timeouts.sctp_closing),
+            assured: ticks(ASSURED),
+            rate_each,
+            rate_most,
             max_weight: weights().max().unwrap_or(0),
             gcd_weight: weights().fold(0, maglev::gcd),
             scheduler: scheduler(plan.scheduler) as u8,
@@ -388,14 +424,23 @@ fn switch(memory: &Memory, number: u32, mut cell: ServiceCell, new: Service) {
     memory.services.set(number, &cell);
 }
 
-fn real(memory: &Memory, plan: &RealPlan, index: u32, service: u32) {
+fn real(memory: &Memory, plan: &RealPlan, index: u32, changed: &Changed) {
+    let service = changed.number;
     let old = memory.reals.get(index).unwrap_or_default();
     let (family, address) = plan.address.map_or((0, Address::default()), address);
     let method = method(plan.forward) as u8;
     // The way to it is kept while it is the same host reached by the same method.
     let same = old.address == address && old.family == family && old.service == service;
     let kept = if same { old } else { Real::default() };
-    let mut flags = (kept.flags & real_flags::RESOLVED) | real_flags::UP;
+    let standing = match plan.standing {
+        Standing::Serving => real_flags::UP,
+        Standing::Drained => 0,
+        Standing::Failed => real_flags::DOWN,
+    };
+    let mut flags = (kept.flags & real_flags::RESOLVED) | standing;
+    if changed.keeps {
+        flags |= real_flags::KEEP;
+    }
     if plan.forward == Forward::FullNat {
         flags |= real_flags::FULL;
     }

@@ -23,7 +23,7 @@ use marca_engine::commit;
 use marca_engine::flow::{self, FromClient, Key, Record};
 use marca_engine::forward::fullnat;
 use marca_engine::hash;
-use marca_engine::layout::{Address, Cell, Control, SCTP, Service, TCP, service_flags, slot_bits, state_bits};
+use marca_engine::layout::{Address, Cell, Control, SCTP, Service, TCP, UDP, service_flags, slot_bits, state_bits};
 use marca_engine::persist;
 use marca_engine::schedule;
 use marca_engine::tables::{CellTable, Tables};
@@ -360,14 +360,14 @@ impl Sweep {
     }
 
     fn timeout(&self, key: &Key, record: &Record, settings: &Service) -> u32 {
-        if record.state & state_bits::RESET != 0 {
-            self.reset
-        } else if record.state & state_bits::ENDING != 0 {
-            settings.closing
-        } else if key.protocol == TCP || key.protocol == SCTP {
-            settings.established
-        } else {
-            settings.udp
+        let ending = record.state & state_bits::ENDING != 0;
+        match key.protocol {
+            _ if record.state & state_bits::RESET != 0 => self.reset,
+            SCTP if ending => settings.sctp_closing,
+            SCTP => settings.sctp,
+            UDP => settings.udp,
+            _ if ending => settings.closing,
+            _ => settings.established,
         }
     }
 
@@ -391,7 +391,15 @@ impl Sweep {
         if record.state & state_bits::REVERSE != 0 {
             return self.reverse(view, CellTable::HalfOpen, index, &key, &record, &settings);
         }
-        let timeout = if record.state & state_bits::RESET != 0 { self.reset } else { settings.half_open };
+        let timeout = if record.state & state_bits::RESET != 0 {
+            self.reset
+        } else if record.state & state_bits::HALF_OPEN != 0 {
+            settings.half_open
+        } else if record.state & state_bits::TEMPLATE != 0 {
+            settings.persist
+        } else {
+            settings.udp
+        };
         if flow::idle(view.now, record.seen) > timeout {
             commit::release(view, CellTable::HalfOpen, index);
             return true;
@@ -403,7 +411,9 @@ impl Sweep {
         self.count(record.real);
         let slot = slot_that_spares(view, control, &settings, &key);
         if let Some(slot) = slot {
-            flow::watch::set(view, key.hash(control.seed, record.state as u16));
+            if key.protocol == TCP {
+                flow::watch::set(view, key.hash(control.seed, record.state as u16));
+            }
             if slot.real != record.real || fullnat::of_state(record.state) != 0 {
                 self.differing.insert((record.service, slot.index.wrapping_sub(settings.slots)));
             }
@@ -548,6 +558,24 @@ fn slot_that_spares(view: &View, control: &Control, settings: &Service, key: &Ke
         return None;
     }
     schedule::slot(view, control, settings, key.family, &key.client, key.client_port)
+}
+
+/// Forgets that clients stay with these real servers.
+pub fn forget_clients(memory: &Memory, reals: &HashSet<u32>) -> u32 {
+    let view = View::new(memory, 0);
+    let mut forgotten = 0;
+    let mut forget = |table, len, such: fn(&Record) -> bool| {
+        for index in 0..len {
+            let Some((_, record)) = view.cell(table, index).and_then(flow::read) else { continue };
+            if such(&record) && reals.contains(&record.real) {
+                commit::release(&view, table, index);
+                forgotten += 1;
+            }
+        }
+    };
+    forget(CellTable::Templates, memory.templates.len(), |_| true);
+    forget(CellTable::HalfOpen, memory.half_open.len(), |record| record.state & state_bits::TEMPLATE != 0);
+    forgotten
 }
 
 /// Valid cells of a table.

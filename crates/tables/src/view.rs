@@ -2,12 +2,12 @@
 
 use crate::memory::Memory;
 use marca_engine::layout::{
-    Address, AddressCell, Cell, Condition, Control, Destination, Load, Neighbour, PortCell, RangeCell, Real, Server,
-    Service, Slot, Traffic, V4, Vip, Word64,
+    Address, AddressCell, Cell as Record, Condition, Control, Destination, Load, Neighbour, PortCell, RangeCell, Real,
+    Server, Service, Slot, Traffic, V4, Vip, Word64,
 };
 use marca_engine::reason::Reason;
 use marca_engine::tables::{CellTable, Route, RouteQuery, Scan, Step, Tables};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -20,6 +20,10 @@ pub struct View<'a> {
     pub route: Route,
     pub reasons: BTreeMap<&'static str, u64>,
     pub traffic: BTreeMap<u32, Traffic>,
+    /// How many records of connections and templates were looked at.
+    pub looks: Cell<u64>,
+    /// New connections beyond their services' rate limits.
+    pub refused: BTreeMap<u32, u64>,
     steps: RefCell<Vec<Step>>,
 }
 
@@ -31,6 +35,8 @@ impl<'a> View<'a> {
             route: Route::None,
             reasons: BTreeMap::new(),
             traffic: BTreeMap::new(),
+            looks: Cell::new(0),
+            refused: BTreeMap::new(),
             steps: RefCell::default(),
         }
     }
@@ -115,7 +121,8 @@ impl Tables for View<'_> {
         self.memory.cursors.at(service)
     }
 
-    fn cell(&self, table: CellTable, index: u32) -> Option<&Cell> {
+    fn cell(&self, table: CellTable, index: u32) -> Option<&Record> {
+        self.looks.set(self.looks.get() + 1);
         match table {
             CellTable::Flows => self.memory.flows.at(index),
             CellTable::HalfOpen => self.memory.half_open.at(index),
@@ -133,6 +140,10 @@ impl Tables for View<'_> {
 
     fn answers(&self, group: u32) -> Option<&Word64> {
         self.memory.answers.at(group)
+    }
+
+    fn rate(&self, service: u32) -> Option<&Word64> {
+        self.memory.rates.at(service)
     }
 
     fn now(&self) -> u32 {
@@ -166,6 +177,10 @@ impl Tables for View<'_> {
 
     fn count(&mut self, reason: Reason) {
         *self.reasons.entry(reason.label()).or_default() += 1;
+    }
+
+    fn count_refused(&mut self, service: u32) {
+        *self.refused.entry(service).or_default() += 1;
     }
 
     fn note(&self, step: Step) {

@@ -87,7 +87,8 @@ impl World {
         for (number, case) in self.cases.iter().enumerate() {
             let stages: &[&str] = match case.traffic {
                 Traffic::Tcp4 | Traffic::Tcp6 => &["S", "A"],
-                Traffic::Udp4 => &[""],
+                // The second makes it a flow.
+                Traffic::Udp4 => &["", ""],
                 _ => &[],
             };
             let at = case.client_at() as usize;

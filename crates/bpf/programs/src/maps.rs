@@ -53,6 +53,11 @@ static LOADS: Array<Load, 2, MMAP> = Array::new();
 #[btf_map]
 static CURSORS: Array<Word64, 2, MMAP> = Array::new();
 #[btf_map]
+static RATES: Array<Word64, 2, MMAP> = Array::new();
+/// New connections beyond the rate limit, by service.
+#[btf_map]
+static REFUSED: PerCpuArray<u64, 2> = PerCpuArray::new();
+#[btf_map]
 static FLOWS: Array<Cell, 8, MMAP> = Array::new();
 #[btf_map]
 static HALF_OPEN: Array<Cell, 8, MMAP> = Array::new();
@@ -200,6 +205,11 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn rate(&self, service: u32) -> Option<&Word64> {
+        RATES.get(service)
+    }
+
+    #[inline(always)]
     fn now(&self) -> u32 {
         ticks()
     }
@@ -269,6 +279,14 @@ impl Tables for Maps {
     #[inline(always)]
     fn count(&mut self, reason: Reason) {
         if let Some(count) = REASONS.get_ptr_mut(reason as u32) {
+            // SAFETY: as in `count_in`.
+            unsafe { *count += 1 }
+        }
+    }
+
+    #[inline(always)]
+    fn count_refused(&mut self, service: u32) {
+        if let Some(count) = REFUSED.get_ptr_mut(service) {
             // SAFETY: as in `count_in`.
             unsafe { *count += 1 }
         }

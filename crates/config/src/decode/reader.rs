@@ -213,6 +213,19 @@ impl<'t> Reader<'t> {
         }
     }
 
+    /// As [`Reader::duration`]; 0 is a duration, too.
+    pub fn duration_or_none(&mut self, entry: Option<Entry<'t>>) -> Field<Duration> {
+        let is_none = entry.as_ref().is_some_and(|entry| match entry.value.get_ref() {
+            DeValue::String(text) => text.trim() == duration::print(Duration::ZERO),
+            DeValue::Integer(integer) => i64::from_str_radix(integer.as_str(), integer.radix()) == Ok(0),
+            _ => false,
+        });
+        match entry {
+            Some(entry) if is_none => Field::Given(Located { value: Duration::ZERO, span: entry.span() }),
+            entry => self.duration(entry),
+        }
+    }
+
     /// One of a few words. `what` is what they name, `names` all that are taken.
     pub fn choice<T: Copy>(&mut self, entry: Option<Entry<'t>>, what: &str, names: &[(&'static str, T)]) -> Field<T> {
         let Some(entry) = entry else { return Field::Absent };

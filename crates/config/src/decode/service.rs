@@ -5,7 +5,7 @@ use super::{forward, mark, server};
 use crate::diagnostic::{Diagnostic, listed, quoted};
 use crate::draft::{Field, Located, ServiceDraft};
 use crate::keys;
-use crate::model::{Persistence, Reuse, Scheduler, Timeouts, Udp};
+use crate::model::{OnFailure, Persistence, RateLimit, Reuse, Scheduler, Timeouts, Udp};
 use crate::text::{address, name, ports};
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -49,6 +49,13 @@ const UDP_NAMES: &[(&str, Udp)] = &[("tracked", Udp::Tracked), ("stateless", Udp
 
 const REUSE_NAMES: &[(&str, Reuse)] = &[("schedule", Reuse::Schedule), ("keep", Reuse::Keep)];
 
+const ON_FAILURE_NAMES: &[(&str, OnFailure)] =
+    &[("reset", OnFailure::Reset), ("drop", OnFailure::Drop), ("keep", OnFailure::Keep)];
+
+/// New connections in a second, and at once: the data plane counts in fractions of a tick, and so many are more than a
+/// processor can open.
+const MAX_RATE: i64 = 10_000_000;
+
 fn read<'t>(reader: &mut Reader<'t>, name: &Spanned<DeString<'t>>, entry: &Entry<'t>) -> Option<ServiceDraft> {
     if let Err(error) = name::service(name.get_ref()) {
         reader.refuse::<()>(&name.span(), name.get_ref(), error);
@@ -72,6 +79,9 @@ fn read<'t>(reader: &mut Reader<'t>, name: &Spanned<DeString<'t>>, entry: &Entry
         timeouts: timeouts(reader, table.take("timeouts")),
         udp: reader.choice(table.take("udp"), "way to treat UDP", UDP_NAMES),
         reuse: reader.choice(table.take("reuse"), "way to treat a reused port", REUSE_NAMES),
+        on_failure: reader.choice(table.take("on_failure"), "policy on failure", ON_FAILURE_NAMES),
+        drain: reader.duration_or_none(table.take("drain")),
+        rate_limit: rate_limit(reader, table.take("rate_limit")),
         outbound: reader.some_strings(table.take("outbound"), ports::outbound, "no port"),
         sources: reader.some_strings(table.take("source"), address::source, "no source address"),
         servers_incomplete: servers.iter().any(Option::is_none),
@@ -128,9 +138,22 @@ fn timeouts<'t>(reader: &mut Reader<'t>, entry: Option<Entry<'t>>) -> Timeouts {
         closing: timeout("closing", default.closing),
         half_open: timeout("half_open", default.half_open),
         udp: timeout("udp", default.udp),
+        sctp: timeout("sctp", default.sctp),
+        sctp_closing: timeout("sctp_closing", default.sctp_closing),
     };
     table.finish(reader);
     timeouts
+}
+
+/// `{ connections = 1000, burst = 2000 }`.
+fn rate_limit<'t>(reader: &mut Reader<'t>, entry: Option<Entry<'t>>) -> Option<RateLimit> {
+    let mut table = reader.table(&entry?, "service.*.rate_limit")?;
+    let connections = table.require(reader, "connections");
+    let connections = reader.integer(connections, 1..=MAX_RATE).value();
+    let burst = reader.integer(table.take("burst"), 1..=MAX_RATE).value();
+    table.finish(reader);
+    let connections = connections?;
+    Some(RateLimit { connections, burst: burst.unwrap_or(connections) })
 }
 
 /// `[service]` with the keys of a service right in it, or `service.shop = 1`.

@@ -1,6 +1,6 @@
 //! Each service by family: who serves IPv4 clients, who IPv6.
 
-use super::{Family, Outcome, RealPlan, ServiceIndex, ServicePlan};
+use super::{Family, Outcome, RealPlan, ServiceIndex, ServicePlan, Standing};
 use crate::model::{Config, Forward, Mark, MarkRule, Selector, Server, Service};
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -78,6 +78,9 @@ fn plan(service: &Service, family: Family) -> ServicePlan {
         udp: service.udp,
         reuse: service.reuse,
         sources: sources.filter(|address| Family::of(*address) == family).collect(),
+        on_failure: service.on_failure,
+        drain: service.drain,
+        rate_limit: service.rate_limit,
         reals,
     }
 }
@@ -91,5 +94,11 @@ fn real(server: &Server, family: Family) -> Option<RealPlan> {
         Forward::Tunnel | Forward::Gue(_) | Forward::Gre => Some(*same_family().or(server.addresses.first())?),
         Forward::Local => None,
     };
-    Some(RealPlan { name: server.name.clone(), address, weight: server.weight, forward: server.forward })
+    Some(RealPlan {
+        name: server.name.clone(),
+        address,
+        weight: server.weight,
+        forward: server.forward,
+        standing: Standing::Serving,
+    })
 }

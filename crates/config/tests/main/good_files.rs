@@ -46,6 +46,9 @@ fn a_dual_stack_shop_behind_nat() {
         timeouts: Timeouts::default(),
         udp: Udp::Tracked,
         reuse: Reuse::Schedule,
+        on_failure: OnFailure::Reset,
+        drain: None,
+        rate_limit: None,
         outbound: Vec::new(),
         sources: Vec::new(),
         servers: vec![
@@ -79,6 +82,9 @@ fn a_dual_stack_shop_behind_nat() {
         timeouts: Timeouts::default(),
         udp: Udp::Tracked,
         reuse: Reuse::Schedule,
+        on_failure: OnFailure::Reset,
+        drain: None,
+        rate_limit: None,
         outbound: Vec::new(),
         sources: Vec::new(),
         servers: vec![Server {
@@ -126,10 +132,15 @@ fn a_service_by_mark_takes_its_vips_from_the_rules() {
         timeouts: Timeouts {
             established: Duration::from_secs(3600),
             closing: Duration::from_secs(30),
+            sctp: Duration::from_secs(7200),
+            sctp_closing: Duration::from_secs(10),
             ..Timeouts::default()
         },
         udp: Udp::Stateless,
         reuse: Reuse::Keep,
+        on_failure: OnFailure::Drop,
+        drain: Some(Duration::ZERO),
+        rate_limit: Some(RateLimit { connections: 1000, burst: 5000 }),
         outbound: Vec::new(),
         sources: Vec::new(),
         servers: vec![

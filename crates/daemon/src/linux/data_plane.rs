@@ -60,6 +60,7 @@ pub struct Maps {
     pub memory: Memory,
     traffic: PerCpuArray<MapData, Words<5>>,
     reasons: PerCpuArray<MapData, u64>,
+    refused: PerCpuArray<MapData, u64>,
     prefixes: LpmTrie<MapData, [u32; 6], u32>,
     routes: LpmTrie<MapData, [u32; 6], Words<2>>,
     /// What was last written to `routes`.
@@ -107,6 +108,7 @@ impl Maps {
             sources: region(dir, "SOURCES", limits::SOURCES)?,
             services: region(dir, "SERVICES", capacity.services)?,
             cursors: region(dir, "CURSORS", capacity.services)?,
+            rates: region(dir, "RATES", capacity.services)?,
             slots: region(dir, "SLOTS", capacity.slots)?,
             servers: region(dir, "SERVERS", capacity.servers)?,
             reals: region(dir, "REALS", capacity.reals)?,
@@ -128,6 +130,7 @@ impl Maps {
             memory,
             traffic: typed(dir, "TRAFFIC")?,
             reasons: typed(dir, "REASONS")?,
+            refused: typed(dir, "REFUSED")?,
             prefixes: typed(dir, "PREFIXES")?,
             routes: typed(dir, "ROUTES")?,
             next_hops: BTreeMap::new(),
@@ -198,6 +201,11 @@ impl Maps {
     pub fn reasons(&self) -> Vec<(Reason, u64)> {
         let count = |index: u32| self.reasons.get(&index, 0).map_or(0, |values| values.iter().sum());
         Reason::ALL.iter().map(|&reason| (reason, count(reason as u32))).collect()
+    }
+
+    /// New connections of a service beyond its rate limit, over all processors.
+    pub fn refused(&self, service: u32) -> u64 {
+        self.refused.get(&service, 0).map_or(0, |values| values.iter().sum())
     }
 
     /// Begins real servers' counters anew; for numbers that go to somebody else.

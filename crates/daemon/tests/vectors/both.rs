@@ -1,11 +1,11 @@
 //! Two directors with the same tables: one native, on the heap, and one in the kernel. Every packet meets both, and
 //! they must do the same with it.
 
-use super::format::{Arrival, Out, Step, Tamper, Vector};
+use super::format::{Arrival, Out, Side, Step, Tamper, Vector};
 use super::kernel::{Kernel, Ran, Verdict};
 use super::network::Network;
 use marca_config::model::Gue;
-use marca_config::plan::Plan;
+use marca_config::plan::{Plan, Standing};
 use marca_daemon::linux::network;
 use marca_daemon::routes::Routes;
 use marca_engine::decap::{Policy, decapsulate};
@@ -20,9 +20,10 @@ use marca_engine::{Outcome, wire};
 use marca_tables::explain::Director;
 use marca_tables::ids::Ids;
 use marca_tables::memory::{Capacity, Memory, WATCH_WORDS};
-use marca_tables::sweep::Sweep;
+use marca_tables::sweep::{Sweep, forget_clients};
 use marca_tables::{Frame, Region, View, classifier, services};
 use marca_testkit::frame;
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -50,6 +51,8 @@ pub struct Both {
     kernel: Kernel,
     native: Memory,
     plan: Plan,
+    /// Without what has failed.
+    configured: Plan,
     ids: Ids,
     /// Of the next packet's headroom, bytes that are taken.
     reserved: usize,
@@ -63,7 +66,15 @@ impl Both {
         let directors = DIRECTORS.map(|text| text.parse().unwrap());
         let kernel = Kernel::load(label, &CAPACITY, SEED, &interfaces, &directors);
         let native = Memory::on_heap(CAPACITY, SEED);
-        Self { network, kernel, native, plan: Plan::default(), ids: Ids::default(), reserved: 0 }
+        Self {
+            network,
+            kernel,
+            native,
+            plan: Plan::default(),
+            configured: Plan::default(),
+            ids: Ids::default(),
+            reserved: 0,
+        }
     }
 
     /// Lets replies in the kernel leave by a copy of its routes, which must lead where its own lookup does.
@@ -86,6 +97,7 @@ impl Both {
                 Step::Packet(arrival) => _ = self.take(arrival),
                 Step::Age(time) => self.age(*time),
                 Step::Load(configuration) => self.load(configuration),
+                Step::Health { name, up } => self.health(name, *up),
                 Step::Tamper(tamper) => self.tamper(*tamper),
             }
         }
@@ -109,7 +121,31 @@ impl Both {
     pub fn load(&mut self, configuration: &str) {
         let text = format!("[router]\noutside = \"outside\"\ninside = \"inside\"\n{configuration}");
         let loaded = marca_config::load("marca.toml", &text).unwrap_or_else(|e| panic!("{}", e.render(false)));
-        self.plan = Plan::of(&loaded.config).unwrap();
+        self.configured = Plan::of(&loaded.config).unwrap();
+        self.plan = self.configured.clone();
+        self.write();
+    }
+
+    /// A real server has failed, or serves again.
+    fn health(&mut self, name: &str, up: bool) {
+        let standing = if up { Standing::Serving } else { Standing::Failed };
+        let mut gone = HashSet::new();
+        for (service, configured) in self.plan.services.iter_mut().zip(&self.configured.services) {
+            for (real, configured) in service.reals.iter_mut().zip(&configured.reals) {
+                if real.name == name {
+                    *real = configured.standing(standing);
+                    gone.extend(self.ids.real(&service.name, service.family, real.address));
+                }
+            }
+        }
+        assert!(!gone.is_empty(), "there is no {name}");
+        self.write();
+        for memory in [&self.native, &self.kernel.plane.maps.memory].into_iter().filter(|_| !up) {
+            forget_clients(memory, &gone);
+        }
+    }
+
+    fn write(&mut self) {
         self.ids.assign(&self.plan, CAPACITY.services, CAPACITY.reals).unwrap();
         let interfaces = self.network.interfaces();
         let clock = self.kernel.plane.clock;
@@ -118,6 +154,13 @@ impl Both {
             services::write(memory, &self.plan, &self.ids, clock).unwrap();
             // Never again in a run, lest it depend on the clock which answers are given.
             memory.set_answer_ticks(NEVER_AGAIN);
+            for number in 0..CAPACITY.services {
+                let mut cell = memory.services.get(number).unwrap();
+                for service in cell.versions.iter_mut().filter(|service| service.rate_each < 1 << 40) {
+                    (service.rate_each, service.rate_most) = (service.rate_each << 20, service.rate_most << 20);
+                }
+                memory.services.set(number, &cell);
+            }
             for number in 0..CAPACITY.reals {
                 let real = memory.reals.get(number).unwrap();
                 if real.family != 0 {
@@ -171,6 +214,22 @@ impl Both {
                 Tamper::NoHeadroom => self.reserved = METADATA,
             }
         }
+    }
+
+    /// Packets that only the kernel's director sees.
+    pub fn flood(&mut self, frames: impl Iterator<Item = Vec<u8>>) {
+        let interface = self.network.index(Side::Outside);
+        for frame in frames {
+            let ran = self.kernel.run(&frame, interface, 0);
+            assert_eq!(ran.verdict, Verdict::Redirect, "a new client is served all the time: {}", ran.reason.label());
+        }
+    }
+
+    /// Keys of the kernel's flows and templates.
+    pub fn lasting(&self) -> Vec<Key> {
+        let memory = &self.kernel.plane.maps.memory;
+        let cells = [&memory.flows, &memory.templates].into_iter().flat_map(cells_of);
+        cells.filter_map(flow::read).map(|(key, _)| key).collect()
     }
 
     /// A packet's way through both directors and the explanation, which agree.
@@ -390,7 +449,7 @@ fn clear(memory: &Memory) {
         cell.stamp.set(0);
         cell.key.iter().chain([&cell.owner, &cell.state]).for_each(|word| word.set(0));
     }
-    for words in [&memory.slots, &memory.cursors, &memory.watch, &memory.answers] {
+    for words in [&memory.slots, &memory.cursors, &memory.watch, &memory.answers, &memory.rates] {
         (0..words.len()).filter_map(|i| words.at(i)).for_each(|word| word.set(0));
     }
     for load in (0..memory.loads.len()).filter_map(|i| memory.loads.at(i)) {

@@ -48,6 +48,11 @@ pub enum Step {
     Age(Duration),
     /// Another configuration takes the place of this one.
     Load(String),
+    /// A real server has failed, or serves again.
+    Health {
+        name: String,
+        up: bool,
+    },
     Tamper(Tamper),
 }
 
@@ -133,6 +138,8 @@ fn step(text: &str, configuration: &impl Fn(&str) -> String, arrival: &impl Fn(&
     match text.split_once(' ') {
         Some(("age", duration)) => Step::Age(marca_config::text::duration::parse(duration).unwrap()),
         Some(("load", name)) => Step::Load(configuration(name)),
+        Some(("fail", name)) => Step::Health { name: name.to_owned(), up: false },
+        Some(("restore", name)) => Step::Health { name: name.to_owned(), up: true },
         Some(("tamper", "full-flows")) => Step::Tamper(Tamper::FullFlows),
         Some(("tamper", "unknown-method")) => Step::Tamper(Tamper::UnknownMethod),
         Some(("tamper", "failed")) => Step::Tamper(Tamper::Failed),

@@ -10,11 +10,12 @@ mod kernel;
 mod network;
 
 use both::Both;
-use format::Arrival;
+use format::{Arrival, Side};
 use marca_engine::Reason;
 use marca_engine::reason::Action;
 use marca_engine::wire;
 use marca_tables::Frame;
+use marca_testkit::frame;
 
 /// Runs the test on a thread of its own, which takes its namespace with it.
 fn with_both(label: &str, test: impl FnOnce(&mut Both) + Send) {
@@ -117,6 +118,39 @@ fn a_live_flow_goes_where_it_began_in_the_kernel_too() {
             for persist in [false, true] {
                 flows::a_live_flow_goes_where_it_began(both, scheduler, persist);
             }
+        }
+    });
+}
+
+/// Forged clients, each of whom sends one packet: many times as many as the table of half-open connections holds.
+#[test]
+fn a_flood_in_the_kernel_displaces_no_flow_and_no_template() {
+    with_both("flood", |both| {
+        both.start(
+            "[service.shop]\nvip = '192.0.2.10'\nports = ['tcp/80', 'udp/53']\nscheduler = 'rr'\npersist = '5m'\n\
+             [[service.shop.server]]\naddress = '10.0.0.11'\n[[service.shop.server]]\naddress = '10.0.0.12'\n",
+        );
+        let arrival = |line: &str| Arrival { interface: Side::Outside, frame: frame::build(line).unwrap() };
+        let data = |client: usize| arrival(&format!("ip4 203.0.113.{client} > 192.0.2.10 / tcp 4242 > 80 A"));
+        let mut homes = Vec::new();
+        for client in 1..100 {
+            both.take(&arrival(&format!("ip4 203.0.113.{client} > 192.0.2.10 / tcp 4242 > 80 S")));
+            homes.push(both.take(&data(client)).frame);
+        }
+        let before = both.lasting();
+        assert_eq!(before.len(), 2 * homes.len());
+        for line in ["tcp 99 > 80 S", "udp 99 > 53 / data 20"] {
+            let forged = arrival(&format!("ip4 10.99.0.0 > 192.0.2.10 / {line}")).frame;
+            both.flood((0..20_000u16).map(|number| {
+                let mut frame = forged.clone();
+                // The last two bytes of the source, whose checksum nobody asks for.
+                frame[28..30].copy_from_slice(&number.to_be_bytes());
+                frame
+            }));
+        }
+        assert_eq!(both.lasting(), before);
+        for (client, home) in (1..100).zip(homes) {
+            assert_eq!(both.take(&data(client)).frame, home, "client {client}");
         }
     });
 }

@@ -18,6 +18,7 @@ use crate::hash;
 use crate::layout::{Address, Control, Real, TCP, UDP, limits, real_flags, state_bits};
 use crate::packet::Packet;
 use crate::path::Work;
+use crate::rate;
 use crate::reason::Reason;
 use crate::tables::{CellTable, Scan, Step, Tables};
 use crate::wire::{self, Headers};
@@ -68,6 +69,11 @@ pub fn borrow<T: Tables>(t: &T, work: &mut Work) -> Result<(), Reason> {
     let is_new = work.decision.change.kind == ChangeKind::Open;
     let mut lent = work.decision.source;
     if is_new {
+        if let Some(settings) = t.service(work.decision.service)
+            && !rate::admits(t, work.decision.service, &settings, work.now)
+        {
+            return Err(Reason::RateLimited);
+        }
         lent = free_source(t, &control, h, &real, work.decision.service, work.decision.way.port)?;
         work.decision.source = lent;
         work.decision.change.to |= u64::from(lent) << state_bits::SOURCE_SHIFT;
@@ -97,7 +103,7 @@ pub fn borrow<T: Tables>(t: &T, work: &mut Work) -> Result<(), Reason> {
     }
     // As the other one: see [`commit`].
     let promoted = work.decision.change.kind == ChangeKind::Promote;
-    let table = if h.protocol == TCP && !promoted { CellTable::HalfOpen } else { CellTable::Flows };
+    let table = if promoted { CellTable::Flows } else { CellTable::HalfOpen };
     let when_full = if table == CellTable::HalfOpen { WhenFull::Evict } else { WhenFull::Refuse };
     let inserted = flow::insert(t, &control, table, &key, &record, when_full);
     match inserted.place {
@@ -172,7 +178,7 @@ impl<T: Tables> Scan<T> for Free {
         let (client, server) = ((&address, port), (&self.server, self.server_port));
         let m = FromServer::of(self.family, self.protocol, client, server, self.seed).reverse();
         let mut taken = flow::find(t, &control, CellTable::Flows, &m).exists();
-        if !taken && self.protocol == TCP {
+        if !taken {
             taken = flow::find(t, &control, CellTable::HalfOpen, &m).exists();
         }
         t.note(Step::Source { number, port, free: !taken });
@@ -199,7 +205,7 @@ pub fn bring_back<P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Result<Sent, Re
         wire::extensions(p, &mut h)?;
     }
     wire::transport(p, &mut h)?;
-    let (table, reverse) = find(t, &control, &h, &FromServer::new(&h, control.seed).reverse());
+    let (table, reverse) = find(t, &control, &FromServer::new(&h, control.seed).reverse());
     if !reverse.exists() {
         return Err(Reason::NotAReply);
     }
@@ -209,7 +215,7 @@ pub fn bring_back<P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Result<Sent, Re
     if let Some(cell) = t.cell(table, reverse.index) {
         flow::touch(cell, now);
     }
-    let (table, found) = find(t, &control, &h, &m.with_source(of_state(reverse.state)));
+    let (table, found) = find(t, &control, &m.with_source(of_state(reverse.state)));
     if !found.exists() {
         return Err(Reason::NotAReply);
     }
@@ -227,11 +233,11 @@ pub fn bring_back<P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Result<Sent, Re
     Ok(sent)
 }
 
-/// Established, or of TCP half-open.
+/// Established, or half-open.
 #[inline(always)]
-fn find<T: Tables>(t: &T, control: &Control, h: &Headers, m: &FromServer) -> (CellTable, Found) {
+fn find<T: Tables>(t: &T, control: &Control, m: &FromServer) -> (CellTable, Found) {
     let found = flow::find(t, control, CellTable::Flows, m);
-    if found.exists() || h.protocol != TCP {
+    if found.exists() {
         return (CellTable::Flows, found);
     }
     (CellTable::HalfOpen, flow::find(t, control, CellTable::HalfOpen, m))
@@ -243,6 +249,5 @@ pub fn has_connection<T: Tables>(t: &T, key: &Key, record: &Record) -> bool {
     let server = (&real.address, record.state as u16);
     let m = FromServer::of(key.family, key.protocol, (&key.vip, key.vip_port), server, control.seed);
     let m = m.with_source(of_state(record.state));
-    let found = flow::find(t, &control, CellTable::Flows, &m).exists();
-    found || (key.protocol == TCP && flow::find(t, &control, CellTable::HalfOpen, &m).exists())
+    flow::find(t, &control, CellTable::Flows, &m).exists() || flow::find(t, &control, CellTable::HalfOpen, &m).exists()
 }

@@ -5,7 +5,7 @@ pub mod nat;
 pub mod tunnel;
 
 use crate::decide::{To, Way};
-use crate::layout::{Real, V4, real_flags};
+use crate::layout::{Real, UDP, V4, real_flags};
 use crate::neighbour::{self, Macs};
 use crate::packet::Packet;
 use crate::reason::Reason;
@@ -84,10 +84,10 @@ pub(crate) fn to_client<P: Packet, T: Tables>(p: &mut P, t: &T, h: &Headers, way
 #[inline(always)]
 fn to_server<P: Packet, T: Tables>(p: &mut P, t: &T, h: &Headers, real: &Real, port: u16) -> Result<Sent, Reason> {
     if real.flags & (real_flags::RESOLVED | real_flags::DOWN) != real_flags::RESOLVED {
-        if real.flags & real_flags::DOWN != 0 {
+        if real.flags & real_flags::DOWN != 0 && (real.flags & real_flags::KEEP == 0 || h.protocol == UDP) {
             return Err(Reason::ServerFailed);
         }
-        if real.method != LOCAL {
+        if real.flags & real_flags::RESOLVED == 0 && real.method != LOCAL {
             if real.interface != 0 {
                 neighbour::ask(t, real.family, real.interface, &real.address);
             }

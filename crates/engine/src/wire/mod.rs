@@ -47,7 +47,7 @@ pub struct Headers {
     pub ttl: u8,
     /// Type of service, or traffic class.
     pub tos: u8,
-    /// 0 unless TCP.
+    /// Of SCTP, what its first chunk would be in TCP (see [`chunk_flags`]); else 0.
     pub tcp_flags: u8,
     pub fragment: bool,
 }
@@ -241,10 +241,34 @@ pub fn transport<P: Packet>(p: &P, h: &mut Headers) -> Result<(), Reason> {
                 return Err(Reason::ShortTransport);
             }
             (h.source_port, h.destination_port) = ports(b);
+            if room >= 16
+                && let Some([kind, _, _, _]) = p.read::<4>(at + 12)
+            {
+                h.tcp_flags = chunk_flags(kind);
+            }
         }
         _ => return Err(Reason::OtherProtocol),
     }
     Ok(())
+}
+
+/// What a chunk does to its association, in the flags of the TCP segment that does so (RFC 9260 §3.2;
+/// `net/netfilter/ipvs/ip_vs_proto_sctp.c`, `sctp_events`). What opens and ends an association is the first chunk of its
+/// packet; a SHUTDOWN behind a SACK is not seen, but the SHUTDOWN ACK and SHUTDOWN COMPLETE that follow are.
+#[inline(always)]
+fn chunk_flags(kind: u8) -> u8 {
+    match kind {
+        // INIT, INIT ACK.
+        1 => SYN,
+        2 => SYN | ACK,
+        // COOKIE ECHO, COOKIE ACK.
+        10 | 11 => ACK,
+        // SHUTDOWN, SHUTDOWN ACK, SHUTDOWN COMPLETE.
+        7 | 8 | 14 => FIN,
+        // ABORT.
+        6 => RST,
+        _ => 0,
+    }
 }
 
 #[inline(always)]

@@ -22,6 +22,7 @@ pub(super) struct Shadow<'a> {
     watch: Copies<Word64>,
     neighbours: Copies<Neighbour>,
     answers: Copies<Word64>,
+    rates: Copies<Word64>,
 }
 
 impl<'a> Shadow<'a> {
@@ -36,6 +37,7 @@ impl<'a> Shadow<'a> {
             watch: Copies::default(),
             neighbours: Copies::default(),
             answers: Copies::default(),
+            rates: Copies::default(),
         }
     }
 
@@ -197,6 +199,10 @@ impl Tables for Shadow<'_> {
         self.answers.at(group, || self.view.answers(group).map(copy_word))
     }
 
+    fn rate(&self, service: u32) -> Option<&Word64> {
+        self.rates.at(service, || self.view.rate(service).map(copy_word))
+    }
+
     fn now(&self) -> u32 {
         self.view.now
     }
@@ -219,6 +225,8 @@ impl Tables for Shadow<'_> {
     fn count_out(&mut self, _: u32, _: u32) {}
 
     fn count(&mut self, _: Reason) {}
+
+    fn count_refused(&mut self, _: u32) {}
 
     fn note(&self, step: Step) {
         self.view.note(step);

@@ -152,7 +152,7 @@ impl<'a> Story<'a> {
     fn template(&self, real: u32, ticks_left: u32) -> String {
         let name = self.names.real(real);
         if ticks_left == 0 {
-            return format!("Persistence: the client is going to {name}, and has not finished a handshake yet.");
+            return format!("Persistence: the client is going to {name}, and has not proved to be there yet.");
         }
         if ticks_left > u32::MAX / 2 {
             return format!(
@@ -214,11 +214,20 @@ impl<'a> Story<'a> {
             Reason::OtherProtocol => {
                 self.say(format!("Services take TCP, UDP and SCTP, and this is {}.", protocol(h.protocol)))
             }
+            Reason::RateLimited => {
+                let plan = self.member.and_then(|service| self.names.service_plan(service));
+                if let Some(limit) = plan.and_then(|plan| plan.rate_limit) {
+                    self.say(format!(
+                        "The service takes {} new connections in a second, {} at once.",
+                        limit.connections, limit.burst
+                    ));
+                }
+            }
             Reason::NoServer => {
                 let servers = self.settings().map_or(0, |settings| settings.servers_len);
                 self.say(match servers {
                     0 => "The service has no real servers.".into(),
-                    n => format!("All of the service's real servers ({n}) have weight 0."),
+                    n => format!("All of the service's real servers ({n}) have weight 0 or have failed."),
                 });
             }
             _ => {}
@@ -264,6 +273,9 @@ impl<'a> Story<'a> {
         if self.service.is_none() {
             self.service = self.service_of(d);
         }
+        if outcome.reason == Reason::RateLimited {
+            return;
+        }
         if outcome.reason != Reason::TableFull {
             self.records(d);
         }
@@ -303,7 +315,7 @@ impl<'a> Story<'a> {
                 self.say(format!("Persistence: from now on the client stays on {name} for {time}."))
             }
             RememberKind::Provisional => self.say(format!(
-                "Persistence: the client goes to {name}, and stays for {time} once it has finished a handshake."
+                "Persistence: the client goes to {name}, and stays for {time} once it has proved to be there."
             )),
         }
     }
@@ -392,6 +404,8 @@ fn state_in_words(table: CellTable, state: u64) -> &'static str {
         "closing, both sides have finished"
     } else if state & state_bits::DIRECT != 0 {
         "made past the VIP"
+    } else if table == CellTable::HalfOpen && state & state_bits::HALF_OPEN == 0 {
+        "of one datagram so far"
     } else if table == CellTable::HalfOpen {
         "half-open"
     } else {
@@ -403,6 +417,9 @@ fn change_in_words(change: &Change) -> Option<String> {
     match change.kind {
         ChangeKind::None | ChangeKind::Touch => None,
         ChangeKind::Update => Some(format!("The record changes: {}.", state_in_words(change.table, change.to))),
+        ChangeKind::Promote if change.from & state_bits::HALF_OPEN == 0 => {
+            Some("It is more than one datagram: the record becomes that of an established connection.".into())
+        }
         ChangeKind::Promote => {
             Some("The handshake is finished: the record becomes that of an established connection.".into())
         }

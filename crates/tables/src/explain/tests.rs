@@ -61,14 +61,14 @@ impl Tables {
 
     /// Everything that packets write.
     fn written(&self) -> Vec<String> {
-        let Memory { flows, half_open, templates, loads, cursors, slots, neighbours, watch, .. } = &self.memory;
+        let Memory { flows, half_open, templates, loads, cursors, rates, slots, neighbours, watch, .. } = &self.memory;
         let mut all = Vec::new();
         for table in [flows, half_open, templates] {
             all.extend((0..table.len()).map(|i| format!("{:?}", table.at(i))));
         }
         all.extend((0..loads.len()).map(|i| format!("{:?}", loads.at(i))));
         all.extend((0..neighbours.len()).map(|i| format!("{:?}", neighbours.at(i))));
-        for words in [cursors, slots, watch] {
+        for words in [cursors, rates, slots, watch] {
             all.extend((0..words.len()).map(|i| format!("{:?}", words.at(i))));
         }
         all
@@ -107,7 +107,7 @@ fn a_new_connection_is_told_from_its_headers_to_its_next_hop() {
          Persistence: the client is not known yet.\n\
          The scheduler rr, at place 0 of its round, chooses web1 (10.0.0.11, weight 3).\n\
          A record of the half-open connection is made.\n\
-         Persistence: the client goes to web1, and stays for 5m once it has finished a handshake.\n\
+         Persistence: the client goes to web1, and stays for 5m once it has proved to be there.\n\
          To web1 (10.0.0.11, weight 3) by NAT: the destination 192.0.2.10:443 becomes 10.0.0.11:8443.\n\
          It leaves on interface 3 to 02:00:00:00:00:11.\n\
          Forwarded to the real server by NAT: destination rewritten.\n"

@@ -1,7 +1,7 @@
 //! Services as values, in a few words.
 
 use marca_config::model::{
-    Config, Forward, MemberPort, Persistence, PortMatch, PortRange, Protocol, Reuse, Scheduler, Selector, Server,
+    Config, Forward, MemberPort, OnFailure, Persistence, PortMatch, PortRange, Protocol, Reuse, Scheduler, Selector, Server,
     Service, Timeouts, Udp,
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -18,6 +18,9 @@ pub fn service(name: &str, vips: &[&str], ports: &[MemberPort]) -> Service {
         timeouts: Timeouts::default(),
         udp: Udp::Tracked,
         reuse: Reuse::Schedule,
+        on_failure: OnFailure::Reset,
+        drain: None,
+        rate_limit: None,
         outbound: Vec::new(),
         sources: Vec::new(),
         servers: Vec::new(),

@@ -2,13 +2,13 @@
 
 use crate::packet::{Segment, Way};
 use marca_config::model::Config;
-use marca_config::plan::{Difference, Family, Plan};
+use marca_config::plan::{Difference, Family, Plan, Standing};
 use marca_engine::layout::{Cell, Service};
 use marca_engine::tables::{CellTable, Route, Tables};
 use marca_engine::{Action, Outcome, Reason, flow};
 use marca_tables::ids::{IdKind, Ids};
 use marca_tables::services::{self, Clock, Hop, Prepared};
-use marca_tables::sweep::Sweep;
+use marca_tables::sweep::{Sweep, forget_clients};
 use marca_tables::{Capacity, Frame, Memory, Region, View, classifier};
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -26,6 +26,8 @@ pub struct Director {
     pub ids: Ids,
     pub plan: Plan,
     pub sweep: Sweep,
+    /// Real servers of services that have failed.
+    pub failed: BTreeSet<(String, IpAddr)>,
     /// Ticks.
     pub now: u32,
     /// What the classifier was written from, beside the plan.
@@ -62,8 +64,8 @@ impl Director {
     pub fn new(capacity: Capacity) -> Self {
         let sweep = Sweep::new(10 * SECOND);
         let memory = Memory::on_heap(capacity, 0x5eed);
-        let (ids, plan, leaving) = Default::default();
-        Self { memory, ids, plan, sweep, now: 1000, leaving, applied: 0 }
+        let (ids, plan, leaving, failed) = Default::default();
+        Self { memory, ids, plan, sweep, failed, now: 1000, leaving, applied: 0 }
     }
 
     pub fn with(capacity: Capacity, config: &Config) -> Self {
@@ -80,7 +82,7 @@ impl Director {
 
     /// As a daemon that starts, and knows nothing but its numbers.
     pub fn start(&mut self, config: &Config) {
-        let plan = Plan::of(config).unwrap();
+        let plan = self.plan_of(config);
         let capacity = self.memory.capacity;
         self.ids.assign(&plan, capacity.services, capacity.reals).unwrap();
         self.write(plan, None);
@@ -88,12 +90,42 @@ impl Director {
 
     /// As a running daemon; answers what was different.
     pub fn replace(&mut self, config: &Config) -> Difference {
-        let plan = Plan::of(config).unwrap();
+        let plan = self.plan_of(config);
         let capacity = self.memory.capacity;
         let difference = Difference::of(&self.plan, &plan);
         self.ids.replace((&self.plan, &plan), &difference, capacity.services, capacity.reals).unwrap();
         self.write(plan, Some(&difference));
         difference
+    }
+
+    /// With what has failed.
+    fn plan_of(&self, config: &Config) -> Plan {
+        let mut plan = Plan::of(config).unwrap();
+        for service in &mut plan.services {
+            for real in &mut service.reals {
+                if real.address.is_some_and(|address| self.failed.contains(&(service.name.clone(), address))) {
+                    *real = real.standing(Standing::Failed);
+                }
+            }
+        }
+        plan
+    }
+
+    /// A real server of a service has failed, or serves again.
+    pub fn health(&mut self, config: &Config, service: &str, addresses: [IpAddr; 2], up: bool) {
+        for address in addresses {
+            let server = (service.to_owned(), address);
+            if up {
+                self.failed.remove(&server)
+            } else {
+                self.failed.insert(server)
+            };
+        }
+        self.replace(config);
+        let gone = addresses.map(|address| self.real(service, address));
+        if !up {
+            forget_clients(&self.memory, &gone.into());
+        }
     }
 
     /// In the daemon's order.

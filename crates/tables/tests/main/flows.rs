@@ -2,18 +2,21 @@
 //! scheduler and the daemon meanwhile. What is live, and what happens, is in `simulation`.
 
 use crate::simulation::{Op, Setup, Simulation};
-use marca_config::model::Scheduler;
+use marca_config::model::{OnFailure, Scheduler};
 use proptest::prelude::*;
 
 fn setups() -> impl Strategy<Value = Setup> {
     let scheduler = proptest::sample::select(Scheduler::ALL.to_vec());
     let persist = proptest::option::of(prop_oneof![Just(8), Just(40), Just(200)]);
     let start = prop_oneof![Just(1000), any::<u32>(), (0u32..4000).prop_map(|back| u32::MAX - back)];
-    (scheduler, persist, any::<[bool; 4]>(), start).prop_map(|(scheduler, persist, flags, start)| {
-        let [nets, stateless, direct_routing, ranges] = flags;
-        let stateless = stateless && matches!(scheduler, Scheduler::Sh | Scheduler::Maglev);
-        Setup { scheduler, persist, nets, stateless, direct_routing, ranges, start }
-    })
+    let policy = proptest::sample::select(vec![OnFailure::Reset, OnFailure::Drop, OnFailure::Keep]);
+    (scheduler, persist, any::<[bool; 4]>(), policy, start).prop_map(
+        |(scheduler, persist, flags, on_failure, start)| {
+            let [nets, stateless, direct_routing, ranges] = flags;
+            let stateless = stateless && matches!(scheduler, Scheduler::Sh | Scheduler::Maglev);
+            Setup { scheduler, persist, nets, stateless, direct_routing, ranges, on_failure, start }
+        },
+    )
 }
 
 proptest! {
@@ -60,6 +63,7 @@ fn long_runs(scheduler: Scheduler) {
             stateless: flag(0) && table,
             direct_routing: run % 4 == 3,
             ranges: flag(2),
+            on_failure: [OnFailure::Reset, OnFailure::Drop, OnFailure::Keep][run as usize % 3],
             start: if run % 3 == 0 { u32::MAX - 10_000 } else { (run as u32).wrapping_mul(0x1234_5678) },
         };
         let seed = 0x6d61_7263_6100 + run;

@@ -396,7 +396,7 @@ fn a_processor_whose_clock_is_a_tick_behind_ends_no_datagram_flow() {
         let ports = [udp(53), sctp(53)];
         let mut director = Director::with(SMALL, &config([shop(Scheduler::Rr, &ports, &[(1, 1), (2, 1)])]));
         let way = Way { protocol, ..way(1, 53) };
-        let went = director.request(&way, Segment::Data);
+        let went = director.request(&way, Segment::Syn);
         director.now -= 1;
         for _ in 0..3 {
             assert_eq!(director.request(&way, Segment::Data), went);

@@ -31,20 +31,36 @@ impl Segment {
             Segment::Reset => RST,
         }
     }
+
+    /// The chunk that does the same to an SCTP association; of an established one a COOKIE ECHO changes nothing.
+    fn chunk(self) -> u8 {
+        match self {
+            Segment::Syn => 1,
+            Segment::SynAck => 2,
+            Segment::Data => 10,
+            Segment::Fin => 7,
+            Segment::Reset => 6,
+        }
+    }
 }
 
 const TCP: u8 = 6;
+const SCTP: u8 = 132;
 
 impl Way {
     pub fn reversed(self) -> Self {
         Self { from: self.to, to: self.from, ..self }
     }
 
-    /// The segment only matters to TCP.
+    /// The segment does not matter to UDP.
     pub fn frame(&self, segment: Segment) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(14 + 40 + 20);
         bytes.extend([2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2]);
-        let length: u16 = if self.protocol == TCP { 20 } else { 12 };
+        let length: u16 = match self.protocol {
+            TCP => 20,
+            SCTP => 16,
+            _ => 12,
+        };
         match (self.from.0, self.to.0) {
             (IpAddr::V4(from), IpAddr::V4(to)) => {
                 bytes.extend([0x08, 0x00, 0x45, 0]);
@@ -66,6 +82,7 @@ impl Way {
         bytes.extend(self.to.1.to_be_bytes());
         match self.protocol {
             TCP => bytes.extend([0, 0, 0, 1, 0, 0, 0, 1, 0x50, segment.flags(), 0xff, 0xff, 0, 0, 0, 0]),
+            SCTP => bytes.extend([0, 0, 0, 1, 0, 0, 0, 0, segment.chunk(), 0, 0, 4]),
             _ => bytes.extend([0, 12, 0, 0, 0, 0, 0, 0]),
         }
         bytes

@@ -2,12 +2,12 @@
 //! packet of a live connection is held against the model as it is sent.
 //!
 //! Live is: not closed by FIN or RST, and not silent for longer than the service's timeout. Stateless UDP is exempt. Of
-//! a service that is taken away, connections are not live.
+//! a service that is taken away, connections are not live; of a server that fails, those that its service keeps.
 
 use crate::configuration::{addresses, config, mapped, persistence, range, sctp, server, service, tcp, udp};
 use crate::director::{CLOCK, Director, SECOND, SMALL, Seen};
 use crate::packet::{Segment, Way};
-use marca_config::model::{Config, Forward, Protocol, Scheduler, Timeouts, Udp};
+use marca_config::model::{Config, Forward, OnFailure, Protocol, Scheduler, Timeouts, Udp};
 use marca_engine::Reason;
 use marca_tables::sweep::Sweep;
 use std::collections::HashMap;
@@ -26,6 +26,8 @@ pub struct Setup {
     pub direct_routing: bool,
     /// The service also has a range of ports.
     pub ranges: bool,
+    /// What becomes of connections to servers that fail.
+    pub on_failure: OnFailure,
     pub start: u32,
 }
 
@@ -67,6 +69,11 @@ pub enum Op {
     },
     /// Adds a server or removes it.
     Toggle(u8),
+    /// A server of the configuration fails, or serves again.
+    Health {
+        server: u8,
+        up: bool,
+    },
     Schedule(u8),
     /// Another service on the same hosts; 0: none.
     Neighbour(u8),
@@ -112,6 +119,7 @@ impl Op {
             240..=247 => Op::Sweep(short(1) % 4000),
             248..=252 => Op::Pass,
             253 => Op::RestartDaemon,
+            254 => Op::Health { server: byte(1), up: byte(2) & 1 != 0 },
             _ => Op::ReleaseNumbers,
         }
     }
@@ -120,9 +128,10 @@ impl Op {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     HalfOpen,
-    /// TCP after its handshake.
+    /// TCP and SCTP after the handshake.
     Established,
-    /// UDP and SCTP.
+    /// UDP of one datagram, and of more.
+    Datagram,
     Datagrams,
     /// To a real server, past the VIP.
     Direct,
@@ -163,13 +172,20 @@ const TIMEOUTS: Timeouts = Timeouts {
     closing: Duration::from_secs(20),
     half_open: Duration::from_secs(15),
     udp: Duration::from_secs(30),
+    sctp: Duration::from_secs(45),
+    sctp_closing: Duration::from_secs(10),
 };
+
+/// How long a real server must go on answering one datagram.
+const ASSURED: u32 = 2 * SECOND;
 
 pub struct Simulation {
     setup: Setup,
     director: Director,
     /// Weights; `None`: not in the configuration.
     pool: Vec<Option<u16>>,
+    /// Of the pool.
+    failed: Vec<bool>,
     scheduler: Scheduler,
     /// Bits: which servers the other service has.
     neighbour: u8,
@@ -187,8 +203,18 @@ impl Simulation {
         let pool = (0..SERVERS).map(|number| (number < 4).then_some(1)).collect();
         let scheduler = setup.scheduler;
         let (flows, templates) = (Vec::new(), HashMap::new());
-        let mut simulation =
-            Self { setup, director, pool, scheduler, neighbour: 0, flows, templates, next_port: 1024, judged: 0 };
+        let mut simulation = Self {
+            setup,
+            director,
+            pool,
+            failed: vec![false; SERVERS.into()],
+            scheduler,
+            neighbour: 0,
+            flows,
+            templates,
+            next_port: 1024,
+            judged: 0,
+        };
         simulation.apply();
         simulation
     }
@@ -203,6 +229,7 @@ impl Simulation {
         let mut shop = service("shop", &["192.0.2.10", "2001:db8::10"], &ports);
         shop.scheduler = self.scheduler;
         shop.timeouts = TIMEOUTS;
+        shop.on_failure = setup.on_failure;
         shop.udp = if setup.stateless { Udp::Stateless } else { Udp::Tracked };
         shop.persistence = setup.persist.and_then(|seconds| {
             let (mask, bits) = if setup.nets { ([255, 255, 255, 0], 64) } else { ([255; 4], 128) };
@@ -233,7 +260,7 @@ impl Simulation {
                 self.pick(flow, live, |s, i| if from_server { s.reply(i) } else { s.send(i) });
             }
             Op::Close { flow, from_server, reset } => {
-                let closes = |f: &Flow| f.way.protocol == 6 && f.state != State::Closed;
+                let closes = |f: &Flow| f.way.protocol != 17 && f.state != State::Closed;
                 self.pick(flow, closes, |s, i| s.close(i, from_server, reset));
             }
             Op::Reopen(flow) => {
@@ -249,10 +276,18 @@ impl Simulation {
                 }
             }
             Op::Toggle(server) => {
-                let place = &mut self.pool[usize::from(server % SERVERS)];
+                let number = server % SERVERS;
+                if std::mem::take(&mut self.failed[usize::from(number)]) {
+                    for address in addresses(number.into()) {
+                        self.director.failed.remove(&("shop".to_owned(), address));
+                    }
+                    self.forget(number);
+                }
+                let place = &mut self.pool[usize::from(number)];
                 *place = if place.is_some() { None } else { Some(1 + u16::from(server / 64)) };
                 self.apply();
             }
+            Op::Health { server, up } => self.health(server % SERVERS, up),
             Op::Schedule(number) => {
                 let known = if self.setup.stateless { &Scheduler::ALL[4..] } else { &Scheduler::ALL[..] };
                 self.scheduler = known[usize::from(number) % known.len()];
@@ -349,7 +384,9 @@ impl Simulation {
             }
             Seen::Not(Reason::NoServer) => {
                 assert_eq!(must, None, "{way:?}");
-                assert!(neighbours || self.pool.iter().flatten().all(|&weight| weight == 0), "{way:?}");
+                let takes =
+                    |(weight, failed): (&Option<u16>, &bool)| weight.is_some_and(|weight| weight > 0) && !failed;
+                assert!(neighbours || !self.pool.iter().zip(&self.failed).any(takes), "{way:?}");
                 return;
             }
             seen => panic!("{seen:?} of {way:?}"),
@@ -361,12 +398,12 @@ impl Simulation {
             assert!(self.weight(server.0).is_some_and(|weight| weight > 0), "{way:?} at {server:?}");
         }
         if let Some(key) = key {
-            self.remember(key, server.0, must.is_some(), way.protocol != 6, stateless);
+            self.remember(key, server.0, must.is_some(), way.protocol == 17, stateless);
         }
         if stateless {
             return;
         }
-        let state = if way.protocol == 6 { State::HalfOpen } else { State::Datagrams };
+        let state = if way.protocol == 17 { State::Datagram } else { State::HalfOpen };
         let now = self.now();
         self.flows.push(Flow { way, neighbours, server, state, opened: now, proved: now, last: now, slow });
         if finish && state == State::HalfOpen {
@@ -376,13 +413,39 @@ impl Simulation {
         }
     }
 
+    fn health(&mut self, number: u8, up: bool) {
+        if self.pool[usize::from(number)].is_none() {
+            return;
+        }
+        self.failed[usize::from(number)] = !up;
+        let config = self.configuration();
+        self.director.health(&config, "shop", addresses(number.into()), up);
+        if !up {
+            self.forget(number);
+        }
+    }
+
+    /// What a server that fails leaves of its clients.
+    fn forget(&mut self, number: u8) {
+        let addresses = addresses(number.into());
+        let keeps = self.setup.on_failure == OnFailure::Keep;
+        self.flows.retain(|flow| {
+            let goes_on = flow.neighbours
+                || matches!(flow.state, State::Direct | State::Closed)
+                || (keeps && flow.state == State::Established);
+            goes_on || !addresses.contains(&flow.server.0)
+        });
+        self.templates.retain(|_, template| !addresses.contains(&template.server));
+    }
+
     fn target(&self, port: u16) -> u16 {
         if port == 443 && !self.setup.direct_routing { 8443 } else { port }
     }
 
     fn weight(&self, address: IpAddr) -> Option<u16> {
         let number = (0..u16::from(SERVERS)).find(|&number| addresses(number).contains(&address))?;
-        self.pool[usize::from(number)]
+        let weight = self.pool[usize::from(number)]?;
+        Some(if self.failed[usize::from(number)] { 0 } else { weight })
     }
 
     /// The client as persistence knows it.
@@ -415,7 +478,7 @@ impl Simulation {
     }
 
     /// A new connection of a client went to `server`.
-    fn remember(&mut self, key: IpAddr, server: IpAddr, followed: bool, proves: bool, stateless: bool) {
+    fn remember(&mut self, key: IpAddr, server: IpAddr, followed: bool, datagram: bool, stateless: bool) {
         let now = self.now();
         let persist = self.persist_ticks();
         let lasting = Template { server, until: now.wrapping_add(persist), lasting: true, sure: true };
@@ -424,7 +487,8 @@ impl Simulation {
             Some(old) if stateless => Template { sure: old.sure && followed, ..old },
             // The slot alone may have decided.
             None if stateless => Template { sure: false, ..lasting },
-            _ if proves => lasting,
+            // Renewed, or one that waits for a second datagram all its time.
+            _ if datagram => Template { lasting: followed && old.is_some_and(|old| old.lasting), ..lasting },
             Some(old) if followed && old.lasting => lasting,
             Some(old) if followed => old,
             Some(old) if !old.lasting || !old.sure => Template { sure: false, ..old },
@@ -436,7 +500,7 @@ impl Simulation {
         self.templates.insert(key, new);
     }
 
-    /// A client has finished a handshake.
+    /// A client has proved to be there.
     fn prove(&mut self, key: IpAddr, flow: &Flow) {
         let sure = self.sure(key).is_some();
         let until = flow.opened.wrapping_add(self.persist_ticks());
@@ -453,9 +517,10 @@ impl Simulation {
     fn timeout(&self, flow: &Flow) -> u32 {
         CLOCK.ticks(match flow.state {
             State::HalfOpen => TIMEOUTS.half_open,
+            State::Established if flow.way.protocol == 132 => TIMEOUTS.sctp,
+            State::Closed if flow.way.protocol == 132 => TIMEOUTS.sctp_closing,
             State::Established | State::Direct => TIMEOUTS.established,
-            State::Datagrams if flow.way.protocol == 132 => TIMEOUTS.established,
-            State::Datagrams => TIMEOUTS.udp,
+            State::Datagram | State::Datagrams => TIMEOUTS.udp,
             State::Closed => TIMEOUTS.closing,
         })
     }
@@ -463,18 +528,27 @@ impl Simulation {
     /// The client's next packet: of a half-open connection, its ACK.
     fn send(&mut self, index: usize) {
         self.request(index, Segment::Data);
-        let flow = self.flows[index];
-        if flow.state == State::HalfOpen {
-            if let Some(key) = self.key(&flow.way, flow.neighbours) {
-                self.prove(key, &flow);
-            }
-            self.flows[index].state = State::Established;
-            self.flows[index].proved = self.now();
-        }
     }
 
     /// The client's packet, which must arrive where the flow began.
     fn request(&mut self, index: usize, segment: Segment) {
+        self.requested(index, segment);
+        let Some(flow) = self.flows.get(index).copied() else { return };
+        let proves = match flow.state {
+            State::HalfOpen => segment == Segment::Data,
+            State::Datagram => true,
+            _ => false,
+        };
+        if proves {
+            if let Some(key) = self.key(&flow.way, flow.neighbours) {
+                self.prove(key, &flow);
+            }
+            self.flows[index].state = if flow.state == State::Datagram { State::Datagrams } else { State::Established };
+            self.flows[index].proved = self.now();
+        }
+    }
+
+    fn requested(&mut self, index: usize, segment: Segment) {
         let flow = self.flows[index];
         let seen = self.director.request(&flow.way, segment);
         if flow.state == State::Closed {
@@ -511,6 +585,14 @@ impl Simulation {
             assert!(matches!(seen, Seen::Not(_)), "{segment:?} of {flow:?} at {}: {seen:?}", self.now());
         } else {
             assert_eq!(seen, Seen::Client(flow.way.to.0, flow.way.to.1), "{segment:?} of {flow:?} at {}", self.now());
+        }
+        if flow.state == State::Datagram {
+            // An answer at once proves nothing, and renews nothing.
+            if self.since(flow.last) <= ASSURED {
+                return;
+            }
+            self.flows[index].state = State::Datagrams;
+            self.flows[index].proved = self.now();
         }
         self.flows[index].last = self.now();
     }
@@ -596,7 +678,7 @@ impl Simulation {
             let name = if flow.neighbours { "other" } else { "shop" };
             let real = || self.director.real(name, flow.server.0);
             match flow.state {
-                State::Established | State::Datagrams => live.entry(real()).or_default().0 += 1,
+                State::Established | State::Datagram | State::Datagrams => live.entry(real()).or_default().0 += 1,
                 State::HalfOpen => live.entry(real()).or_default().1 += 1,
                 State::Direct | State::Closed => {}
             }

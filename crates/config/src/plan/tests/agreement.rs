@@ -1,7 +1,7 @@
 //! A plan says what iptables and IPVS would do, packet by packet.
 
 use super::*;
-use crate::model::{Config, Gue, Mark, MarkRule, MemberPort, PortMatch, Selector, Server, Service};
+use crate::model::{Config, Gue, Mark, MarkRule, MemberPort, OnFailure, PortMatch, Reuse, Selector, Server, Service};
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use std::num::NonZeroU32;
@@ -181,6 +181,9 @@ fn service(name: String, selector: Selector, servers: Vec<Server>) -> Service {
         timeouts: Timeouts::default(),
         udp: Udp::Tracked,
         reuse: Reuse::Schedule,
+        on_failure: OnFailure::Reset,
+        drain: None,
+        rate_limit: None,
         outbound: Vec::new(),
         sources: Vec::new(),
         servers,

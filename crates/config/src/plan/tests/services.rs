@@ -1,7 +1,7 @@
 //! Services by family.
 
 use super::*;
-use crate::model::{Config, MemberPort, PortMatch, Selector, Server, Service};
+use crate::model::{Config, MemberPort, OnFailure, PortMatch, Reuse, Selector, Server, Service};
 
 #[test]
 fn each_family_of_a_service_has_the_servers_that_can_serve_it() {
@@ -121,6 +121,9 @@ fn ten_thousand_services_become_a_plan() {
         timeouts: Timeouts::default(),
         udp: Udp::Tracked,
         reuse: Reuse::Schedule,
+        on_failure: OnFailure::Reset,
+        drain: None,
+        rate_limit: None,
         outbound: Vec::new(),
         sources: Vec::new(),
         servers: (0..10)
