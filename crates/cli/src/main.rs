@@ -5,6 +5,7 @@
 mod check;
 mod decap;
 mod explain;
+mod health;
 mod reload;
 mod run;
 mod status;
@@ -35,6 +36,10 @@ enum Command {
     Explain(explain::Options),
     /// Has the daemon read its configuration again; a faulty one changes nothing
     Reload(reload::Options),
+    /// Says that real servers have failed: their clients move, their connections end as `on_failure` says
+    Fail(health::Options),
+    /// Says that real servers which have failed serve again
+    Restore(health::Options),
     /// Ends the daemon; with --detach also everything that it has set up
     Stop(stop::Options),
     /// Takes packets out of IP-in-IP tunnels, on a real server
@@ -80,6 +85,8 @@ fn main() -> ExitCode {
         Command::Status(options) => status::status(&options),
         Command::Explain(options) => explain::explain(&options),
         Command::Reload(options) => reload::reload(&options),
+        Command::Fail(options) => health::health(&options, false),
+        Command::Restore(options) => health::health(&options, true),
         Command::Stop(options) => stop::stop(&options),
         Command::Decap(options) => decap::decap(&options),
     };

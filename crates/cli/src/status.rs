@@ -3,8 +3,9 @@
 use crate::PlaceOptions;
 use anyhow::Result;
 use comfy_table::{CellAlignment, Table, presets};
-use marca_daemon::status::{Running, ServiceStatus, Status, TrafficStatus};
+use marca_daemon::status::{LeavingStatus, Running, ServerStatus, ServiceStatus, Status, TrafficStatus};
 use std::io::Write;
+use std::time::Duration;
 
 #[derive(clap::Args)]
 pub struct Options {
@@ -36,6 +37,7 @@ fn render(status: &Status) -> String {
         lines.push(String::new());
         lines.extend(head(service));
         lines.push(servers(service).trim_fmt());
+        lines.extend(service.leaving.iter().map(leaving));
     }
     lines.push(String::new());
     let tables: Vec<String> =
@@ -53,7 +55,30 @@ fn head(service: &ServiceStatus) -> Vec<String> {
     if let Some(seconds) = service.persist_seconds {
         settings.push_str(&format!(" persist {seconds}s"));
     }
+    if service.rate_limited > 0 {
+        settings.push_str(&format!(", {} new connections beyond the rate limit", human(service.rate_limited)));
+    }
     vec![format!("{}: {} on {}", service.name, service.ports.join(" "), vips.join(" ")), format!("  {settings}")]
+}
+
+/// A real server that has been removed.
+fn leaving(server: &LeavingStatus) -> String {
+    let LeavingStatus { name, active, inactive, .. } = server;
+    format!("   removed: {name}, {} ({active} active, {inactive} inactive)", state(server.state, server.seconds_left))
+}
+
+/// With the time that is left.
+fn state(state: &str, seconds_left: Option<u64>) -> String {
+    match seconds_left {
+        Some(seconds) if seconds > 0 => {
+            format!("{state} {}", marca_config::text::duration::print(Duration::from_secs(seconds)))
+        }
+        _ => state.to_owned(),
+    }
+}
+
+fn state_of(server: &ServerStatus) -> String {
+    state(server.state, server.seconds_left)
 }
 
 fn servers(service: &ServiceStatus) -> Table {
@@ -65,6 +90,7 @@ fn servers(service: &ServiceStatus) -> Table {
         "address",
         "method",
         "weight",
+        "state",
         "active",
         "inactive",
         "conns",
@@ -81,18 +107,19 @@ fn servers(service: &ServiceStatus) -> Table {
             addresses.join(" "),
             server.forward.to_owned(),
             server.weight.to_string(),
+            state_of(server),
             server.active.to_string(),
             server.inactive.to_string(),
         ];
         row.extend(traffic(&server.traffic));
         table.add_row(row);
     }
-    let mut total = vec!["".to_owned(), "all".into(), "".into(), "".into(), "".into()];
+    let mut total = vec!["".to_owned(), "all".into(), "".into(), "".into(), "".into(), "".into()];
     total.push(service.servers.iter().map(|s| s.active).sum::<u64>().to_string());
     total.push(service.servers.iter().map(|s| s.inactive).sum::<u64>().to_string());
     total.extend(traffic(&service.traffic));
     table.add_row(total);
-    for column in 4..12 {
+    for column in (4..13).filter(|column| *column != 5) {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);
         }

@@ -4,8 +4,8 @@
 
 use crate::diagnostic::Span;
 use crate::model::{
-    Config, Forward, Mark, MarkRule, MemberPort, OnFailure, Persistence, PortMatch, RateLimit, Reuse, Router, Scheduler,
-    Selector, Server, Service, SourceRange, Timeouts, Udp,
+    Config, Forward, Mark, MarkRule, MemberPort, OnFailure, Persistence, PortMatch, RateLimit, Reuse, Router,
+    Scheduler, Selector, Server, Service, SourceRange, Timeouts, Udp,
 };
 use ipnet::IpNet;
 use std::net::IpAddr;

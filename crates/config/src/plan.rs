@@ -12,9 +12,7 @@ mod tests;
 
 pub use difference::Difference;
 
-use crate::model::{
-    Forward, OnFailure, Persistence, PortRange, Protocol, RateLimit, Reuse, Scheduler, Timeouts, Udp,
-};
+use crate::model::{Forward, OnFailure, Persistence, PortRange, Protocol, RateLimit, Reuse, Scheduler, Timeouts, Udp};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

@@ -2,22 +2,23 @@
 
 use crate::forwarding;
 use crate::hops::{self, Hops};
-use crate::linux::data_plane::{self, DataPlane, DataPlaneError, Mode};
+use crate::linux::data_plane::{self, DataPlane, DataPlaneError, Mode, since_boot};
 use crate::linux::network::{Change, Interface, Network, NetworkError};
 use crate::linux::offload;
 use crate::linux::sysctl::SysctlError;
 use crate::place::{Attached, Place, PlaceError, PlacedVip, State};
 use crate::routes::Routes;
+use crate::standings::{Meant, Standings};
 use crate::vips::{self, Announcements};
 use marca_config::Diagnostics;
 use marca_config::model::{Config, Limits};
-use marca_config::plan::{Difference, Plan, PlanError};
+use marca_config::plan::{Difference, Plan, PlanError, ServicePlan, Standing};
 use marca_tables::classifier::{self, WriteError};
-use marca_tables::ids::{IdKind, Ids, NoNumber};
+use marca_tables::ids::{IdKind, Ids, NoNumber, service_key};
 use marca_tables::memory::{Capacity, Memory};
 use marca_tables::services::{self, NoRoom, Prepared};
-use marca_tables::sweep::{RESET_SECONDS, Sweep};
-use std::collections::{BTreeSet, HashMap};
+use marca_tables::sweep::{RESET_SECONDS, Sweep, forget_clients};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -53,6 +54,10 @@ pub enum DirectorError {
          its connections, and start again"
     )]
     TooSmall,
+    #[error("no service has a real server `{0}`: `marca status` lists them")]
+    NoServer(String),
+    #[error("listen for requests: {0}")]
+    Control(io::Error),
     #[error("draw a random number: {0}")]
     Random(io::Error),
     #[error("listen for signals: {0}")]
@@ -132,7 +137,10 @@ pub struct Director {
     place: Place,
     network: Network,
     plane: DataPlane,
+    /// As the configuration has it, and as it is in force: with the real servers' standings.
+    configured: Arc<Plan>,
     plan: Arc<Plan>,
+    standings: Standings,
     state: State,
     hops: Hops,
     routes: Routes,
@@ -166,18 +174,28 @@ impl Director {
         if !capacity.holds(&wanted.plan) {
             return Err(DirectorError::TooSmall);
         }
+        let unknown = without_number(&state.ids, &wanted.plan);
         let new = state.ids.assign(&wanted.plan, capacity.services, capacity.reals)?;
         if plane.adopted {
             plane.maps.clear_traffic(&new)?;
+            plane.maps.clear_refused(&numbers(&state.ids, &wanted.plan, &unknown))?;
         }
         state.hz = plane.clock.hz;
+        let (mut standings, now) = (place.standings()?, since_boot()?);
+        standings.settle(&wanted.plan, now);
+        standings.part(&wanted.plan, &Plan::default(), &state.ids, now);
         let adopted = plane.adopted;
         let reset = plane.clock.ticks(Duration::from_secs(RESET_SECONDS));
         let mut director = Self {
             place,
             network,
             plane,
-            plan: wanted.plan,
+            plan: match standings.alter() {
+                true => Arc::new(standings.apply(&wanted.plan)),
+                false => Arc::clone(&wanted.plan),
+            },
+            configured: wanted.plan,
+            standings,
             state,
             hops: Hops::default(),
             routes: Routes::default(),
@@ -191,6 +209,7 @@ impl Director {
         };
         // Numbers before anything carries them; and everything to be undone before it is done.
         director.place.save_state(&director.state)?;
+        director.place.save_standings(&director.standings)?;
         director.write(&interfaces).await?;
         director.set_sysctls(&wanted.config)?;
         let attached = director.attach(&attached_interfaces(&wanted.config))?;
@@ -219,12 +238,22 @@ impl Director {
     /// [`replace`](Self::replace) for one that has been read elsewhere.
     pub async fn put(&mut self, mut wanted: Wanted) -> Result<Replaced, DirectorError> {
         let began = Instant::now();
+        let (mut standings, now) = (self.standings.clone(), since_boot()?);
+        standings.settle(&wanted.plan, now);
+        let configured = Arc::clone(&wanted.plan);
+        if standings.alter() {
+            wanted.plan = Arc::new(standings.apply(&configured));
+            wanted.difference = None;
+        }
         let interfaces = self.known_interfaces(&wanted.config).await?;
         let capacity = self.plane.maps.memory.capacity;
         if !capacity.holds(&wanted.plan) {
             return Err(DirectorError::TooSmall);
         }
         let difference = wanted.take_difference(&self.plan);
+        let leaving = leaving(&self.state.ids);
+        let unknown: Vec<usize> =
+            difference.changed.iter().filter(|(before, _)| before.is_none()).map(|&(_, index)| index).collect();
         let plans = (&*self.plan, &*wanted.plan);
         let new = self.state.ids.replace(plans, &difference, capacity.services, capacity.reals)?;
         if let Err(error) = self.put_tables(&wanted, &difference, &interfaces, &new).await {
@@ -234,7 +263,9 @@ impl Director {
             return Err(error);
         }
         let took = began.elapsed();
+        standings.part(&configured, &self.plan, &self.state.ids, now);
         self.plan = wanted.plan;
+        (self.configured, self.standings) = (configured, standings);
         let mut replaced = Replaced {
             changed: difference.changed.len(),
             gone: difference.gone.len(),
@@ -248,6 +279,12 @@ impl Director {
         let mut failed = |what: Result<(), DirectorError>| {
             what.err().into_iter().for_each(|error| replaced.findings.push(format!("in force, but: {error}")));
         };
+        let numbers = numbers(&self.state.ids, &self.plan, &unknown);
+        failed(self.plane.maps.clear_refused(&numbers).map_err(DirectorError::from));
+        failed(self.place.save_standings(&self.standings).map_err(DirectorError::from));
+        if leaving != self::leaving(&self.state.ids) {
+            failed(self.place.save_state(&self.state).map_err(DirectorError::from));
+        }
         failed(self.set_sysctls(&wanted.config));
         let names = attached_interfaces(&wanted.config);
         if !self.is_attached_to(&names) {
@@ -464,11 +501,99 @@ impl Director {
         }
     }
 
+    /// Real servers have failed, or serve again; answers what that changed, a line for each. The event of operators'
+    /// commands, and of health checks.
+    ///
+    /// # Errors
+    /// Nothing has changed.
+    pub fn health(&mut self, servers: &[Meant], up: bool) -> Result<Vec<String>, DirectorError> {
+        let mut standings = self.standings.clone();
+        let (mut services, mut told) = (BTreeSet::new(), BTreeSet::new());
+        for meant in servers {
+            let mut is_known = false;
+            for (index, service) in self.configured.services.iter().enumerate() {
+                for real in service.reals.iter().filter(|real| meant.is(service, real)) {
+                    is_known = true;
+                    let became = match (standings.set_failed(service, real, !up), up) {
+                        (true, true) => "serves again",
+                        (true, false) => "has failed",
+                        (false, true) => "had not failed",
+                        (false, false) => "had failed already",
+                    };
+                    services.insert(index);
+                    told.insert(format!("{}/{} {became}", service.name, real.name));
+                }
+            }
+            if !is_known {
+                return Err(DirectorError::NoServer(meant.to_string()));
+            }
+        }
+        // Whoever comes after a crash must know.
+        self.place.save_standings(&standings)?;
+        let before = std::mem::replace(&mut self.standings, standings);
+        if let Err(error) = self.restand(&services) {
+            self.standings = before;
+            self.place.save_standings(&self.standings)?;
+            return Err(error);
+        }
+        Ok(told.into_iter().collect())
+    }
+
+    /// Real servers of these services stand otherwise.
+    fn restand(&mut self, services: &BTreeSet<usize>) -> Result<(), DirectorError> {
+        let (memory, ids) = (&self.plane.maps.memory, &self.state.ids);
+        let mut difference = Difference::default();
+        let mut plan = Arc::clone(&self.plan);
+        for &index in services {
+            let service = self.standings.of(&self.configured.services[index]);
+            if service != plan.services[index] {
+                difference.changed.push((Some(index), index));
+                Arc::make_mut(&mut plan).services[index] = service;
+            }
+        }
+        let prepared = Prepared::new(memory, &plan, Some(&difference), ids, self.plane.clock)?;
+        prepared.write_reals(memory);
+        prepared.switch(memory);
+        drop(prepared);
+        let changed = difference.changed.iter().map(|&(_, index)| &plan.services[index]);
+        let gone = changed.flat_map(|service| {
+            let gone = service.reals.iter().filter(|real| real.standing != Standing::Serving);
+            gone.filter_map(|real| ids.real(&service.name, service.family, real.address))
+        });
+        forget_clients(memory, &gone.collect());
+        self.plan = plan;
+        Ok(())
+    }
+
+    /// Deadlines of real servers that drain.
+    fn end_drains(&mut self) -> Result<(), DirectorError> {
+        let due = self.standings.due(since_boot()?);
+        if due.is_empty() {
+            return Ok(());
+        }
+        self.place.save_standings(&self.standings)?;
+        let (mut services, mut removed) = (BTreeSet::new(), HashSet::new());
+        for due in due {
+            tracing::info!("the time to drain of {} is over", due.key);
+            if due.removed {
+                removed.extend(self.state.ids.real_by_key(&due.key));
+                continue;
+            }
+            let is_its = |service: &ServicePlan| due.key.starts_with(&service_key(&service.name, service.family));
+            services.extend((0..self.plan.services.len()).filter(|&index| is_its(&self.plan.services[index])));
+        }
+        let memory = &self.plane.maps.memory;
+        removed.iter().for_each(|&real| services::end_connections(memory, real));
+        forget_clients(memory, &removed);
+        self.restand(&services)
+    }
+
     /// What is due: announcements, neighbours that packets ask for, a piece of the sweep, and whatever has changed.
     pub async fn tick(&mut self) -> Result<(), DirectorError> {
         let now = Instant::now();
         self.announcements.iter_mut().for_each(|a| a.poll(now));
         self.wanted().await;
+        self.end_drains()?;
         self.sweep_piece()?;
         if self.look_again.is_some_and(|at| at <= now) {
             self.look_again = None;
@@ -544,6 +669,8 @@ impl Director {
             });
             if released {
                 self.place.save_state(&self.state)?;
+                self.standings.part(&self.configured, &self.configured, &self.state.ids, since_boot()?);
+                self.place.save_standings(&self.standings)?;
                 self.classify_again()?;
             }
         }
@@ -607,6 +734,22 @@ impl Classified {
             leaving: classifier::leaving(memory, ids),
         }
     }
+}
+
+/// Places of the services that have no number yet.
+fn without_number(ids: &Ids, plan: &Plan) -> Vec<usize> {
+    let has_none = |service: &ServicePlan| ids.service(&service.name, service.family).is_none();
+    (0..plan.services.len()).filter(|&index| has_none(&plan.services[index])).collect()
+}
+
+fn numbers(ids: &Ids, plan: &Plan, services: &[usize]) -> Vec<u32> {
+    let services = services.iter().map(|&index| &plan.services[index]);
+    services.filter_map(|service| ids.service(&service.name, service.family)).collect()
+}
+
+/// Real servers that are no longer in the plan, for whoever asks for the director's state.
+fn leaving(ids: &Ids) -> BTreeSet<String> {
+    ids.leaving().map(|(key, _)| key.to_owned()).collect()
 }
 
 /// Limits that the tables, being there, do not follow.

@@ -1,9 +1,11 @@
 //! Where a director keeps its files and pins, and what it must remember to be taken away again.
 
 use crate::linux::data_plane::Mode;
+use crate::standings::Standings;
 use ipnet::IpNet;
 use marca_tables::ids::Ids;
 use nix::fcntl::{Flock, FlockArg};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
@@ -119,6 +121,15 @@ impl Place {
         self.run_dir.join("reload.json")
     }
 
+    fn standings_file(&self) -> PathBuf {
+        self.run_dir.join("standings.json")
+    }
+
+    /// Where the daemon takes requests.
+    pub fn control_socket(&self) -> PathBuf {
+        self.run_dir.join("control")
+    }
+
     fn lock_file(&self) -> PathBuf {
         self.run_dir.join("lock")
     }
@@ -169,20 +180,21 @@ impl Place {
 
     /// What a director here has put on its host; nothing if there was none.
     pub fn state(&self) -> Result<State, PlaceError> {
-        let path = self.state_file();
-        match fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .map_err(|e| PlaceError::new("understand", &path, io::Error::other(e.to_string()))),
-            Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(State::default()),
-            Err(cause) => Err(PlaceError::new("read", &path, cause)),
-        }
+        read(&self.state_file())
     }
 
     pub fn save_state(&self, state: &State) -> Result<(), PlaceError> {
-        let path = self.state_file();
-        let text =
-            serde_json::to_vec(state).map_err(|e| PlaceError::new("write", &path, io::Error::other(e.to_string())))?;
-        replace(&path, &text)
+        save(&self.state_file(), state)
+    }
+
+    /// Which real servers have failed, and whose time to drain runs. A file of its own, because it changes more often
+    /// than the rest.
+    pub fn standings(&self) -> Result<Standings, PlaceError> {
+        read(&self.standings_file())
+    }
+
+    pub fn save_standings(&self, standings: &Standings) -> Result<(), PlaceError> {
+        save(&self.standings_file(), standings)
     }
 
     /// The configuration in force, if a director was started here.
@@ -220,7 +232,8 @@ impl Place {
 
     /// Forgets everything, once nothing of it is left on the host.
     pub fn clear(&self) -> Result<(), PlaceError> {
-        for path in [self.state_file(), self.running_file(), self.reload_file(), self.lock_file()] {
+        let files = [self.state_file(), self.standings_file(), self.running_file(), self.reload_file()];
+        for path in files.into_iter().chain([self.control_socket(), self.lock_file()]) {
             match fs::remove_file(&path) {
                 Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
                     return Err(PlaceError::new("remove", &path, cause));
@@ -232,6 +245,22 @@ impl Place {
         let _ = fs::remove_dir(&self.run_dir);
         Ok(())
     }
+}
+
+/// The value in a file; the default if there is none.
+fn read<T: Default + DeserializeOwned>(path: &Path) -> Result<T, PlaceError> {
+    match fs::read(path) {
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .map_err(|e| PlaceError::new("understand", path, io::Error::other(e.to_string()))),
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(T::default()),
+        Err(cause) => Err(PlaceError::new("read", path, cause)),
+    }
+}
+
+fn save<T: Serialize>(path: &Path, value: &T) -> Result<(), PlaceError> {
+    let text =
+        serde_json::to_vec(value).map_err(|e| PlaceError::new("write", path, io::Error::other(e.to_string())))?;
+    replace(path, &text)
 }
 
 /// All or nothing: a reader sees the old file or the new one, and so does a daemon that was killed in between.

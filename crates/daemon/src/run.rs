@@ -1,9 +1,11 @@
 //! The event loop: one task owns the director, everything else is an event to it.
 
+use crate::control::{Answer, Asked, Control, Request};
 use crate::director::{Director, DirectorError, Replaced, Started, TICK, Wanted};
 use crate::linux::data_plane::since_boot;
 use crate::linux::network::Changes;
 use crate::place::{Place, ReloadOutcome, Reloaded};
+use crate::standings::Meant;
 use marca_config::plan::Plan;
 use std::fs;
 use std::path::Path;
@@ -24,6 +26,7 @@ pub async fn run(place: Place, file: &Path, text: &str, ready: impl FnOnce(&Star
     let mut terminate = signal(SignalKind::terminate()).map_err(DirectorError::Signal)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(DirectorError::Signal)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(DirectorError::Signal)?;
+    let mut control = Control::open(&place).map_err(DirectorError::Control)?;
     let (mut director, started) = Director::start(place.clone(), &file.display().to_string(), text).await?;
     ready(&started);
     let mut tick = tokio::time::interval(TICK);
@@ -40,6 +43,7 @@ pub async fn run(place: Place, file: &Path, text: &str, ready: impl FnOnce(&Star
                     tracing::error!("{error}");
                 }
             }
+            asked = control.next() => answer(&mut director, asked),
             // While one is being read the next one waits.
             _ = hangup.recv(), if reading.is_none() => {
                 let (file, plan) = (file.to_owned(), director.plan());
@@ -74,6 +78,24 @@ impl Read {
         let wanted = text.and_then(|text| Wanted::of(&name, &text));
         Self { began, wanted: wanted.map(|wanted| wanted.against(plan)) }
     }
+}
+
+fn answer(director: &mut Director, asked: Asked) {
+    let answer = match &asked.request {
+        Request::Health { servers, up } => {
+            let servers: Vec<Meant> = servers.iter().map(|text| Meant::of(text)).collect();
+            match director.health(&servers, *up) {
+                Ok(told) => {
+                    told.iter().for_each(|line| tracing::info!("{line}"));
+                    Answer::Done(told.join("\n"))
+                }
+                Err(error @ DirectorError::NoServer(_)) => Answer::Refused(error.to_string()),
+                Err(error) => Answer::Failed(error.to_string()),
+            }
+        }
+    };
+    // Whoever has asked may be gone.
+    let _ = asked.answer.send(answer);
 }
 
 async fn reload(director: &mut Director, place: &Place, read: Read) {

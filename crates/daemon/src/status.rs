@@ -1,11 +1,13 @@
 //! What a director counts, as a value: read from its maps and files, whether its daemon runs or not.
 
-use crate::linux::data_plane::{DataPlaneError, Maps};
+use crate::linux::data_plane::{DataPlaneError, Maps, since_boot};
 use crate::place::{Place, PlaceError, State};
+use crate::standings::{Draining, Standings};
 use marca_config::model::{Config, Selector, Service};
-use marca_config::plan::{Family, Plan, RealPlan};
-use marca_engine::layout::Traffic;
-use marca_tables::ids::Ids;
+use marca_config::plan::{Family, Plan, RealPlan, ServicePlan};
+use marca_engine::layout::{Traffic, real_flags};
+use marca_tables::classifier;
+use marca_tables::ids::{Ids, service_key};
 use marca_tables::memory::Memory;
 use marca_tables::services::Clock;
 use marca_tables::sweep::count_valid;
@@ -19,6 +21,7 @@ pub struct Running {
     pub config: Config,
     pub plan: Plan,
     pub state: State,
+    pub standings: Standings,
     /// Whether a daemon looks after it.
     pub daemon: Option<u32>,
 }
@@ -45,8 +48,8 @@ impl Running {
         };
         let loaded = marca_config::load("running.toml", &text).map_err(|e| ReadError::Config(e.render(false)))?;
         let plan = Plan::of(&loaded.config).map_err(|e| ReadError::Config(e.to_string()))?;
-        let (state, daemon) = (place.state()?, place.running_daemon()?);
-        Ok(Self { maps, config: loaded.config, plan, state, daemon })
+        let (state, standings, daemon) = (place.state()?, place.standings()?, place.running_daemon()?);
+        Ok(Self { maps, config: loaded.config, plan, state, standings, daemon })
     }
 
     pub fn clock(&self) -> Clock {
@@ -72,9 +75,13 @@ impl Running {
 
     fn service(&self, service: &Service) -> ServiceStatus {
         let mut servers: Vec<ServerStatus> = Vec::new();
+        let mut leaving = Vec::new();
+        let mut rate_limited = 0;
         for plan in self.plan.services.iter().filter(|plan| plan.name == service.name) {
+            leaving.extend(self.leaving(plan));
+            rate_limited += self.state.ids.service(&plan.name, plan.family).map_or(0, |n| self.maps.refused(n));
             for real in &plan.reals {
-                let status = self.server(&service.name, plan.family, real);
+                let status = self.server(plan, real);
                 match servers.iter_mut().find(|known| known.name == real.name) {
                     Some(known) => known.add(&status),
                     None => servers.push(status),
@@ -94,26 +101,77 @@ impl Running {
             scheduler: service.scheduler.name(),
             persist_seconds: service.persistence.map(|p| p.timeout.as_secs()),
             forward: service.forward.name(),
+            rate_limited,
             traffic,
             servers,
+            leaving,
         }
     }
 
-    fn server(&self, service: &str, family: Family, real: &RealPlan) -> ServerStatus {
-        let number = number(&self.state.ids, service, family, real);
-        let traffic = number.map_or(Traffic::default(), |n| self.maps.traffic(n));
+    /// Real servers that have left the service, while they have connections.
+    fn leaving(&self, service: &ServicePlan) -> Vec<LeavingStatus> {
+        let of = format!("{}/", service_key(&service.name, service.family));
+        let leaving = self.state.ids.leaving().filter(|(key, _)| key.starts_with(&of));
+        leaving
+            .filter_map(|(key, number)| {
+                let real = self.maps.memory.reals.get(number)?;
+                let removed = self.standings.removed(key);
+                let (active, inactive) = self.load(Some(number));
+                let address = (real.family != 0).then(|| classifier::ip(real.family, &real.address));
+                let called = || address.map_or_else(|| "local".into(), |address| address.to_string());
+                Some(LeavingStatus {
+                    name: removed.map_or_else(called, |removed| removed.name.clone()),
+                    address,
+                    state: if real.flags & real_flags::DOWN != 0 { "ending" } else { "leaving" },
+                    seconds_left: removed.and_then(seconds_left),
+                    active,
+                    inactive,
+                })
+            })
+            .filter(|leaving| leaving.active + leaving.inactive > 0)
+            .collect()
+    }
+
+    /// Active and inactive connections of a number.
+    fn load(&self, number: Option<u32>) -> (u64, u64) {
         let load = number.and_then(|n| self.maps.memory.loads.at(n));
+        // Two processors may count one connection's end and another's begin in between: never below nothing.
+        let count = |word: u64| (word as i64).max(0) as u64;
+        load.map_or((0, 0), |l| (count(l.active.get()), count(l.inactive.get())))
+    }
+
+    fn server(&self, service: &ServicePlan, real: &RealPlan) -> ServerStatus {
+        let number = number(&self.state.ids, &service.name, service.family, real);
+        let traffic = number.map_or(Traffic::default(), |n| self.maps.traffic(n));
+        let (active, inactive) = self.load(number);
+        // As packets have it, whether a daemon sees to deadlines or not.
+        let flags = number.and_then(|n| self.maps.memory.reals.get(n)).map_or(real_flags::UP, |real| real.flags);
+        let state = match flags {
+            _ if flags & real_flags::DOWN != 0 => "down",
+            _ if flags & real_flags::UP == 0 => "drained",
+            _ if real.weight == 0 => "draining",
+            _ => "up",
+        };
+        let draining = self.standings.draining(service, real).filter(|_| state == "draining");
         ServerStatus {
             name: real.name.clone(),
             addresses: real.address.into_iter().collect(),
             forward: real.forward.name(),
             weight: real.weight,
-            // Two processors may count one connection's end and another's begin in between: never below nothing.
-            active: load.map_or(0, |l| (l.active.get() as i64).max(0) as u64),
-            inactive: load.map_or(0, |l| (l.inactive.get() as i64).max(0) as u64),
+            state,
+            seconds_left: draining.and_then(seconds_left),
+            active,
+            inactive,
             traffic: TrafficStatus::from(traffic),
         }
     }
+}
+
+/// Until a deadline.
+fn seconds_left(draining: &Draining) -> Option<u64> {
+    let left = draining.left(since_boot().ok()?);
+    // What has begun counts.
+    Some(left.as_secs() + u64::from(left.subsec_nanos() > 0))
 }
 
 fn number(ids: &Ids, service: &str, family: Family, real: &RealPlan) -> Option<u32> {
@@ -156,9 +214,26 @@ pub struct ServiceStatus {
     pub scheduler: &'static str,
     pub persist_seconds: Option<u64>,
     pub forward: &'static str,
+    /// New connections that were dropped, because they were beyond the rate limit.
+    pub rate_limited: u64,
     #[serde(flatten)]
     pub traffic: TrafficStatus,
     pub servers: Vec<ServerStatus>,
+    /// Real servers that have been removed and still have connections.
+    pub leaving: Vec<LeavingStatus>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LeavingStatus {
+    pub name: String,
+    /// None: local.
+    pub address: Option<IpAddr>,
+    /// `leaving`, or `ending` when the deadline has passed.
+    pub state: &'static str,
+    /// Until the deadline, if there is one.
+    pub seconds_left: Option<u64>,
+    pub active: u64,
+    pub inactive: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -166,7 +241,12 @@ pub struct ServerStatus {
     pub name: String,
     pub addresses: Vec<IpAddr>,
     pub forward: &'static str,
+    /// Of the configuration.
     pub weight: u16,
+    /// `up`; `down`: it has failed; `draining`: weight 0; `drained`: weight 0, and its deadline has passed.
+    pub state: &'static str,
+    /// Until its persistent clients move, if there is a deadline.
+    pub seconds_left: Option<u64>,
     /// Connections that are established, as `ActiveConn` of ipvsadm.
     pub active: u64,
     /// Connections that are not yet or no longer, as `InActConn`.
@@ -179,6 +259,10 @@ impl ServerStatus {
     /// The same real server of the other family.
     fn add(&mut self, other: &Self) {
         self.addresses.extend(other.addresses.iter().filter(|a| !self.addresses.contains(a)).collect::<Vec<_>>());
+        if other.state == "down" || self.state == "up" {
+            self.state = other.state;
+        }
+        self.seconds_left = self.seconds_left.max(other.seconds_left);
         self.active += other.active;
         self.inactive += other.inactive;
         self.traffic.add(&other.traffic);

@@ -208,6 +208,21 @@ impl Maps {
         self.refused.get(&service, 0).map_or(0, |values| values.iter().sum())
     }
 
+    /// Begins services' counters anew; for numbers that go to somebody else.
+    pub fn clear_refused(&mut self, services: &[u32]) -> Result<(), DataPlaneError> {
+        for &service in services {
+            let cpus = aya::util::nr_cpus()
+                .map_err(|(what, cause)| DataPlaneError::Io { doing: format!("count processors ({what})"), cause })?;
+            let zeros = aya::maps::PerCpuValues::try_from(vec![0; cpus])
+                .map_err(|cause| DataPlaneError::Io { doing: "clear counters".into(), cause })?;
+            self.refused.set(service, zeros, 0).map_err(|cause| DataPlaneError::Map {
+                doing: format!("clear the counter of service {service}"),
+                cause,
+            })?;
+        }
+        Ok(())
+    }
+
     /// Begins real servers' counters anew; for numbers that go to somebody else.
     pub fn clear_traffic(&mut self, reals: &[u32]) -> Result<(), DataPlaneError> {
         let cpus = aya::util::nr_cpus()

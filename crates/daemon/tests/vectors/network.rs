@@ -103,8 +103,10 @@ impl Network {
             return Route::Here;
         };
         let net: IpNet = own.parse().unwrap();
-        // The network's own address is broadcast, or the routers' anycast address (RFC 4291 §2.6.1).
-        let own = next == net.addr() || next == net.network() || (next.is_ipv4() && next == net.broadcast());
+        // An IPv4 network's lowest address is a host's since Linux 5.14; an IPv6 network's is the routers' anycast address
+        // (RFC 4291 §2.6.1).
+        let of_all = if next.is_ipv4() { net.broadcast() } else { net.network() };
+        let own = next == net.addr() || next == of_all;
         let interface = self.index(side);
         if own {
             Route::Here
