@@ -27,15 +27,27 @@ pub fn bench() -> &'static [u8] {
 
 pub const ENTRY: &str = "marca";
 /// Programs that the others call, in the order of their places in the map `PROGRAMS`: the engine's stages.
-pub const TAIL_CALLS: [&str; 7] =
-    ["marca_judge", "marca_act", "marca_tell", "marca_full", "marca_back", "marca_borrow", "marca_hide"];
+pub const TAIL_CALLS: [&str; 12] = [
+    "marca_judge",
+    "marca_act",
+    "marca_tell",
+    "marca_full",
+    "marca_back",
+    "marca_borrow",
+    "marca_hide",
+    "marca_follow",
+    "marca_quote",
+    "marca_relate",
+    "marca_relay",
+    "marca_unwrap",
+];
 pub const CLOCK: &str = "marca_clock";
 pub const DECAP: &str = "marca_decap";
 pub const PASS: &str = "marca_pass";
 
 /// The maps that are pinned and shared from one load to the next.
 /// Not among them: `PROGRAMS` and `BETWEEN`, which belong to one load's programs.
-pub const MAPS: [&str; 26] = [
+pub const MAPS: [&str; 27] = [
     "CONTROL",
     "ADDRESSES",
     "PORTS",
@@ -58,6 +70,7 @@ pub const MAPS: [&str; 26] = [
     "TEMPLATES",
     "WATCH",
     "NEIGHBOURS",
+    "FRAGMENTS",
     "ANSWERS",
     "ROUTES",
     "TRAFFIC",

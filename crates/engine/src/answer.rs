@@ -7,16 +7,16 @@
 //! for the reason that the ask gives.
 
 use crate::decide::To;
-use crate::forward::tunnel;
+use crate::forward::{self, tunnel};
 use crate::hash;
 use crate::layout::{Address, SCTP, TCP, V4, limits};
 use crate::packet::Packet;
 use crate::path::Outcome;
 use crate::reason::Reason;
-use crate::tables::{Scan, Tables};
+use crate::tables::{RouteQuery, Scan, Tables};
 use crate::wire::checksum::fold;
 use crate::wire::emit::{self, IPV4_HEADER, IPV6_HEADER, Ip};
-use crate::wire::{ACK, ETHERTYPE_IPV4, ETHERTYPE_IPV6, FIN, Headers, RST, SYN, word};
+use crate::wire::{self, ACK, ETHERTYPE_IPV4, ETHERTYPE_IPV6, FIN, Headers, RST, SYN, word};
 
 /// What the sender is to be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +25,10 @@ pub struct Ask {
     /// The packet's reason when it is answered, and when it is dropped in silence.
     pub answered: Reason,
     pub silent: Reason,
+    /// Of [`Answer::TooBig`]; 0: what the way to the decision's real server takes.
+    pub mtu: u32,
+    /// The packet's sender is asked for in the routes: the frame did not come from there.
+    pub by_route: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,8 +39,7 @@ pub enum Answer {
     Reset,
     /// ICMP time exceeded in transit (RFC 792), ICMPv6 hop limit exceeded (RFC 4443 §3.3).
     TimeExceeded,
-    /// ICMP fragmentation needed with the next hop's MTU (RFC 1191 §4), ICMPv6 packet too big (RFC 4443 §3.2): what the
-    /// decision's real server takes behind its outer header.
+    /// ICMP fragmentation needed with the next hop's MTU (RFC 1191 §4), ICMPv6 packet too big (RFC 4443 §3.2).
     TooBig,
     /// ICMP port unreachable (RFC 792; RFC 4443 §3.1).
     PortUnreachable,
@@ -45,8 +48,13 @@ pub enum Answer {
 }
 
 impl Ask {
-    pub const NOTHING: Self =
-        Self { answer: Answer::Nothing, answered: Reason::Inconsistent, silent: Reason::Inconsistent };
+    pub const NOTHING: Self = Self {
+        answer: Answer::Nothing,
+        answered: Reason::Inconsistent,
+        silent: Reason::Inconsistent,
+        mtu: 0,
+        by_route: false,
+    };
 
     /// What the sender of a packet that could not be forwarded is to be told, by the reason for that; `to` where it
     /// was to go.
@@ -58,7 +66,7 @@ impl Ask {
             Reason::TooBig => (Answer::TooBig, Reason::FragmentationNeeded),
             _ => return Self::NOTHING,
         };
-        Self { answer, answered, silent: reason }
+        Self { answer, answered, silent: reason, ..Self::NOTHING }
     }
 }
 
@@ -74,8 +82,6 @@ const ABORT_REFLECTED: u8 = 1;
 /// The polynomial, reversed.
 const CASTAGNOLI: u32 = 0x82f6_3b78;
 const TCP_HEADER: usize = 20;
-const IPPROTO_ICMP: u8 = 1;
-const IPPROTO_ICMPV6: u8 = 58;
 /// RFC 1812 §4.3.2.5: errors have the precedence of internetwork control.
 const INTERNETWORK_CONTROL: u8 = 0xc0;
 
@@ -90,18 +96,27 @@ pub fn answer<P: Packet, T: Tables>(p: &mut P, t: &T, h: &Headers, ask: &Ask, re
         Answer::Reset if h.protocol == SCTP => abort(p, t, h),
         Answer::Reset => reset(p, h),
         Answer::TimeExceeded => error(p, t, h, if v4 { [11, 0] } else { [3, 0] }, 0),
+        Answer::TooBig if ask.mtu != 0 => error(p, t, h, if v4 { [3, 4] } else { [2, 0] }, ask.mtu),
         Answer::TooBig => match t.real(real) {
-            Some(real) => error(p, t, h, if v4 { [3, 4] } else { [2, 0] }, tunnel::inner_mtu(&real)),
+            Some(real) => error(p, t, h, if v4 { [3, 4] } else { [2, 0] }, forward::largest(&real)),
             None => false,
         },
         Answer::PortUnreachable => error(p, t, h, if v4 { [3, 3] } else { [1, 4] }, 0),
         Answer::Prohibited => error(p, t, h, if v4 { [3, 13] } else { [1, 1] }, 0),
     };
-    if answered {
-        Outcome { reason: ask.answered, interface: p.interface() }
-    } else {
-        Outcome { reason: ask.silent, interface: 0 }
+    if !answered {
+        return Outcome { reason: ask.silent, interface: 0 };
     }
+    let mut interface = p.interface();
+    if ask.by_route {
+        let query = RouteQuery { family: h.family, source: h.destination, destination: h.source, interface };
+        match forward::send_as_is(p, t, &query) {
+            Ok(leaves) => interface = leaves,
+            Err(Reason::NoRoute) => return Outcome { reason: Reason::NoRoute, interface: 0 },
+            Err(_) => return Outcome { reason: Reason::NoNeighbour, interface: 0 },
+        }
+    }
+    Outcome { reason: ask.answered, interface }
 }
 
 /// RFC 9293 §3.10.7.1: what a segment of a connection that does not exist is answered with; never a reset by a reset.
@@ -193,7 +208,7 @@ fn error<P: Packet, T: Tables>(p: &mut P, t: &T, h: &Headers, [kind, code]: [u8;
     }
     let l3 = h.network_at();
     let v4 = h.family == V4;
-    let protocol = if v4 { IPPROTO_ICMP } else { IPPROTO_ICMPV6 };
+    let protocol = if v4 { wire::ICMP } else { wire::ICMPV6 };
     // Whole words: an IP header and 8 bytes are some.
     let quote = (h.length as usize).min(QUOTE) & !3;
     let [m0, m1, m2, m3] = mtu.to_be_bytes();
@@ -271,8 +286,7 @@ fn may_be_answered<P: Packet>(p: &P, h: &Headers) -> bool {
         Some([first, _]) => first & 1 != 0,
         None => true,
     };
-    let is_icmp = h.protocol == IPPROTO_ICMP || h.protocol == IPPROTO_ICMPV6;
-    !to_many && !is_icmp && !h.fragment && is_host(h.family, &h.source) && is_host(h.family, &h.destination)
+    !to_many && !wire::is_icmp(h) && !h.later && is_host(h.family, &h.source) && is_host(h.family, &h.destination)
 }
 
 /// Whether an address can be one host's: not multicast, reserved, loopback, nor unspecified.

@@ -3,7 +3,7 @@
 
 use crate::forward::tunnel::{GRE_HEADER, GUE_HEADER, OUTER_V4, OUTER_V6};
 use crate::layout::{Address, UDP, V4, V6};
-use crate::packet::Packet;
+use crate::packet::{FURTHEST, Packet};
 use crate::reason::Reason;
 use crate::wire::{self, ETHERNET, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Headers, IPPROTO_GRE, IPPROTO_IPIP, IPPROTO_IPV6};
 
@@ -42,22 +42,29 @@ fn try_decapsulate<P: Packet, A: Policy>(p: &mut P, policy: &A) -> Result<Reason
         Some([first, _]) if first >> 4 == version => {}
         _ => return Err(Reason::NotTunnelled),
     }
-    // The link header moves back over the outer headers, the last piece first.
-    let Some(macs) = p.read::<12>(0) else { return Err(Reason::ShortEthernet) };
-    let first_tag = if l3 >= ETHERNET + 4 { p.read::<4>(12) } else { None };
-    let second_tag = if l3 >= ETHERNET + 8 { p.read::<4>(16) } else { None };
-    if !p.shrink_front(outer + between) {
-        return Err(Reason::Inconsistent);
+    let outer = outer + between;
+    if strip(p, l3, outer, ethertype) { Ok(Reason::Decapsulated) } else { Err(Reason::Inconsistent) }
+}
+
+/// Takes out `by` bytes behind the link header of `l3` bytes.
+#[inline(always)]
+pub(crate) fn strip<P: Packet>(p: &mut P, l3: usize, by: usize, ethertype: u16) -> bool {
+    // The link header moves back over them.
+    let Some(macs) = p.read::<12>(0) else { return false };
+    // Read without asking whether they are tags: an option's payload may not lie about undefined, see
+    // [`crate::decide::Decision`].
+    let (Some(first), Some(second)) = (p.read::<4>(12), p.read::<4>(16)) else { return false };
+    if !p.shrink_front(by) {
+        return false;
     }
     let mut ok = p.write(0, macs);
-    if let Some(tag) = first_tag {
-        ok &= p.write(12, tag);
+    if l3 >= ETHERNET + 4 {
+        ok &= p.write(12, first);
     }
-    if let Some(tag) = second_tag {
-        ok &= p.write(16, tag);
+    if l3 >= ETHERNET + 8 {
+        ok &= p.write(16, second);
     }
-    ok &= p.write(l3 - 2, ethertype.to_be_bytes());
-    if ok { Ok(Reason::Decapsulated) } else { Err(Reason::Inconsistent) }
+    ok & p.write(l3.wrapping_sub(2) & FURTHEST, ethertype.to_be_bytes())
 }
 
 /// The ethertype of the packet inside, and how long what stands before it is.

@@ -13,11 +13,11 @@ use crate::tables::{CellTable, Tables};
 use crate::wire::Headers;
 
 const EMPTY: u32 = 0;
-const WRITING: u32 = 1;
-const VALID: u32 = 2;
-const PHASE: u32 = 3;
+pub(crate) const WRITING: u32 = 1;
+pub(crate) const VALID: u32 = 2;
+pub(crate) const PHASE: u32 = 3;
 /// What taking a cell adds to its stamp.
-const TAKEN: u32 = 4;
+pub(crate) const TAKEN: u32 = 4;
 
 /// Three bits of the hash that no bucket's number has: tables are smaller than 2^29 cells.
 const TIE_SHIFT: u32 = 29;

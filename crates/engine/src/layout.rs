@@ -8,7 +8,7 @@ pub use marca_atomic::{Word32, Word64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Of all layouts in this file: daemon and pinned tables must agree.
-pub const LAYOUT_VERSION: u32 = 5;
+pub const LAYOUT_VERSION: u32 = 6;
 
 /// Limits, each with its reason.
 pub mod limits {
@@ -34,6 +34,11 @@ pub mod limits {
     pub const NEIGHBOURS: u32 = 4096;
     /// Groups of clients whose ICMP errors are limited in their rate: each for itself.
     pub const ANSWERS: u32 = 256;
+    /// Fragmented packets whose later fragments are still to come. They come within milliseconds: a flood of a million first
+    /// fragments a second leaves every record 16.
+    pub const FRAGMENTS: u32 = 1 << 14;
+    /// Records of a bucket of that table.
+    pub const FRAGMENT_WAYS: u32 = 8;
     /// Prefixes of copied routes: some thousands of VIPs among them. A router with more (a full Internet table has a
     /// million) asks the kernel.
     pub const ROUTES: u32 = 1 << 16;
@@ -110,7 +115,7 @@ macro_rules! record {
 
 record! {
     /// Sizes and switches; one cell.
-    Control = 64 {
+    Control = 72 {
         seed: u64,
         version: u32,
         /// Which half of the classifier's tables is in force: 0 or 1.
@@ -135,6 +140,9 @@ record! {
         /// How many times the classifier has been written, and which of those the last whole pass of the sweep knew.
         written: u32,
         swept: u32,
+        /// Ticks that a fragmented packet is remembered; see [`crate::fragment`].
+        fragment_ticks: u32,
+        spare: u32,
     }
 }
 
@@ -469,6 +477,23 @@ pub struct Neighbour {
     pub asked: Word64,
 }
 const _: () = assert!(size_of::<Neighbour>() == 48);
+
+/// Where the first fragment of a packet went. See [`crate::fragment`].
+#[repr(C, align(8))]
+#[derive(Debug, Default)]
+pub struct Fragment {
+    /// As [`Cell::stamp`].
+    pub stamp: Word32,
+    /// Tick of the first fragment.
+    pub seen: Word32,
+    /// Source, destination; identification, protocol and family.
+    pub key: [Word64; 5],
+    /// To a client: the VIP.
+    pub vip: [Word64; 2],
+    /// Real server (low half), and above: 1 when it goes to the client.
+    pub way: Word64,
+}
+const _: () = assert!(size_of::<Fragment>() == 72);
 
 record! {
     /// Traffic of a real server; one a CPU. Bytes are of IP packets, as IPVS counts them.

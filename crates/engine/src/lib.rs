@@ -15,6 +15,8 @@
 //! | decide | [`decide`] | all of the above as one decision, nothing written |
 //! | commit | [`commit`], [`rate`] | the decision's records written, unless a new connection is one too many |
 //! | forward | [`forward`], [`route`], [`neighbour`] | the frame rewritten, and to which MAC address it goes |
+//! | relate | [`icmp`] | which connection an ICMP error is about |
+//! | fragment | [`fragment`] | where the first fragment of a packet went |
 //! | answer | [`answer`] | the frame made into an answer to its sender, where it goes no further |
 //!
 //! [`path`] walks them, in stages: `fast` for the packets that need no record written, others for the rest.
@@ -31,7 +33,9 @@ pub mod decap;
 pub mod decide;
 pub mod flow;
 pub mod forward;
+pub mod fragment;
 pub mod hash;
+pub mod icmp;
 pub mod layout;
 pub mod neighbour;
 pub mod packet;
@@ -45,6 +49,9 @@ pub mod tables;
 pub mod wire;
 
 pub use packet::Packet;
-pub use path::{Between, Outcome, Stage, Turn, Work, act, back, borrow, fast, full, hide, judge, process, tell};
+pub use path::{
+    Between, Outcome, Stage, Turn, Work, act, back, borrow, fast, follow, full, hide, judge, process, quote, relate,
+    relay, tell, unwrap,
+};
 pub use reason::{Action, Reason};
 pub use tables::Tables;

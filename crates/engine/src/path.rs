@@ -5,16 +5,19 @@
 use crate::answer::{self, Answer, Ask};
 use crate::classify::{self, Class, Unique};
 use crate::commit;
+use crate::decap;
 use crate::decide::{self, Change, ChangeKind, Decision, To, Way};
 use crate::flow::{self, FromClient, FromServer, NO_RECORD, watch};
 use crate::forward::{self, Method, Sent, fullnat, nat};
-use crate::layout::{Control, NO_REAL, TCP, UDP, real_flags, service_flags, state_bits};
+use crate::fragment;
+use crate::icmp;
+use crate::layout::{Control, NO_REAL, TCP, UDP, V4, real_flags, service_flags, state_bits};
 use crate::neighbour;
-use crate::packet::Packet;
+use crate::packet::{FURTHEST, Packet};
 use crate::reason::{Action, Reason};
 use crate::schedule;
 use crate::tables::{CellTable, Tables};
-use crate::wire::{self, FIN, Headers, RST, SYN};
+use crate::wire::{self, ETHERTYPE_IPV4, ETHERTYPE_IPV6, FIN, Headers, RST, SYN};
 
 /// What to tell the driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +45,16 @@ pub enum Stage {
     Borrow = 5,
     /// [`hide`]: the source is put in, behind [`act`].
     Hide = 6,
+    /// [`follow`]: of fragments. The first one's way is remembered before [`act`]; the others go the same way.
+    Follow = 7,
+    /// [`quote`]: of ICMP. Which packet is it about?
+    Quote = 8,
+    /// [`relate`]: whose connection is that packet's?
+    Relate = 9,
+    /// [`relay`]: an error goes where its connection's packets go.
+    Relay = 10,
+    /// [`unwrap`]: an error about a tunnel becomes the packet that was inside, which is answered.
+    Unwrap = 11,
     /// The way is over.
     Done = u32::MAX,
 }
@@ -80,6 +93,11 @@ pub fn process<P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Outcome {
             Stage::Back => back(p, t),
             Stage::Borrow => borrow(t, &mut between),
             Stage::Hide => hide(p, t, &between),
+            Stage::Follow => follow(p, t, &between),
+            Stage::Quote => quote(p, t, &mut between),
+            Stage::Relate => relate(p, t, &mut between),
+            Stage::Relay => relay(p, t, &between),
+            Stage::Unwrap => unwrap(p, t, &mut between),
             Stage::Done => return turn.outcome,
         }
     }
@@ -151,6 +169,8 @@ pub struct Work {
 #[derive(Clone, Copy, Debug)]
 pub struct Between {
     headers: Headers,
+    /// The packet that an ICMP error quotes.
+    quoted: Headers,
     work: Work,
     ask: Ask,
 }
@@ -159,13 +179,19 @@ impl Between {
     pub fn new() -> Self {
         let headers = Headers::default();
         let decision = Decision::to_server(0, 0, 0, Change::NONE, false);
-        Self { headers, work: Work { headers, decision, now: 0 }, ask: Ask::NOTHING }
+        Self { headers, quoted: headers, work: Work { headers, decision, now: 0 }, ask: Ask::NOTHING }
     }
 
     /// Where [`judge`] has put its work.
     #[inline(always)]
     pub fn work(&self) -> &Work {
         &self.work
+    }
+
+    /// The packet's headers, as far as they have been read.
+    #[inline(always)]
+    pub fn headers(&self) -> &Headers {
+        &self.headers
     }
 
     /// Has the packet's sender told something. The packet's headers have been read, and its frame is as it came.
@@ -189,9 +215,16 @@ pub fn judge<P: Packet, T: Tables>(p: &P, t: &mut T, between: &mut Between) -> T
     match study(p, t, &mut between.headers, now) {
         Ok(decision) => {
             between.work = Work { headers: between.headers, decision, now };
+            let full = fullnat::concerns(t, &between.headers, &decision) || decision.source != 0;
+            if between.headers.fragment {
+                // Of a later fragment nothing tells the source.
+                return if full { finish(t, Err(Reason::Fragment)) } else { Turn::to(Stage::Follow) };
+            }
             Turn::to(if fullnat::concerns(t, &between.headers, &decision) { Stage::Borrow } else { Stage::Act })
         }
         Err(Other { stage, .. }) if stage != Stage::Done => Turn::to(stage),
+        Err(Other { reason: Reason::Fragment, .. }) => Turn::to(Stage::Follow),
+        Err(Other { reason: Reason::Icmp, .. }) => Turn::to(Stage::Quote),
         Err(Other { reason, .. }) => finish(t, Err(reason)),
     }
 }
@@ -254,7 +287,12 @@ pub fn full<P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Turn {
     let Some(real) = t.real(known.real) else { return Turn::to(Stage::Judge) };
     let is_ready = real.flags & (real_flags::RESOLVED | real_flags::DOWN) == real_flags::RESOLVED;
     // Whatever is unusual.
-    if known.source == 0 || !is_ready || real.method != Method::Nat as u8 || h.ttl <= 1 {
+    if known.source == 0
+        || !is_ready
+        || real.method != Method::Nat as u8
+        || h.ttl <= 1
+        || h.length > forward::largest(&real)
+    {
         return Turn::to(Stage::Judge);
     }
     if let Some(cell) = t.cell(CellTable::Flows, known.touch) {
@@ -286,6 +324,87 @@ pub fn tell<P: Packet, T: Tables>(p: &mut P, t: &mut T, between: &Between) -> Tu
     let outcome = answer::answer(p, t, &between.headers, &between.ask, between.work.decision.real_index);
     t.count(outcome.reason);
     Turn::done(outcome)
+}
+
+/// A fragment: see [`crate::fragment`].
+#[inline(always)]
+pub fn follow<P: Packet, T: Tables>(p: &mut P, t: &mut T, between: &Between) -> Turn {
+    let Some(control) = t.control() else { return finish(t, Err(Reason::Inconsistent)) };
+    let now = t.now();
+    if !between.headers.later {
+        let decision = &between.work.decision;
+        fragment::remember(t, &control, &between.headers, decision.real_index, &decision.way, now);
+        return Turn::to(Stage::Act);
+    }
+    let done = match fragment::find(t, &control, &between.headers, now) {
+        Some(followed) => send(p, t, &between.headers, followed.real, &followed.way, false),
+        None => Err(Reason::Fragment),
+    };
+    finish(t, done)
+}
+
+/// The first third of an ICMP error's way: which packet is it about? See [`crate::icmp`].
+#[inline(always)]
+pub fn quote<P: Packet, T: Tables>(p: &P, t: &mut T, between: &mut Between) -> Turn {
+    match icmp::quote(p, t, &mut between.headers, &mut between.quoted, &mut between.work.headers) {
+        Ok(said) => {
+            between.ask = Ask { mtu: said.mtu, silent: said.other, ..Ask::NOTHING };
+            Turn::to(Stage::Relate)
+        }
+        Err(reason) => finish(t, Err(reason)),
+    }
+}
+
+/// The second third of an ICMP error's way: whose connection is it about?
+#[inline(always)]
+pub fn relate<P: Packet, T: Tables>(p: &P, t: &mut T, between: &mut Between) -> Turn {
+    let inside = between.ask.mtu != 0;
+    let related = icmp::relate(t, &between.quoted, inside, &between.work.headers, p.interface());
+    if related.real == NO_REAL {
+        return finish(t, Err(between.ask.silent));
+    }
+    between.work.headers = between.headers;
+    between.work.decision.real_index = related.real;
+    between.work.decision.way = related.way;
+    Turn::to(if inside { Stage::Unwrap } else { Stage::Relay })
+}
+
+/// The last third of an ICMP error's way.
+#[inline(always)]
+pub fn relay<P: Packet, T: Tables>(p: &mut P, t: &mut T, between: &Between) -> Turn {
+    let Decision { real_index, way, .. } = &between.work.decision;
+    let rewriting = icmp::Quoting(&between.quoted);
+    let mut done = forward::forward_by(p, t, &between.headers, *real_index, way, &rewriting);
+    if let Ok(sent) = &mut done {
+        let to_server = way.to == To::Server;
+        if to_server {
+            t.count_in(*real_index, between.headers.length, false);
+        } else {
+            t.count_out(*real_index, between.headers.length);
+        }
+        if sent.reason.action() == Action::Send {
+            sent.reason = if to_server { Reason::ErrorToServer } else { Reason::ErrorToClient };
+        }
+    }
+    finish(t, done)
+}
+
+/// A router's word that a tunnel's packet was too large: the frame becomes what the router has quoted of the packet inside,
+/// as if it had come from the client just now.
+#[inline(always)]
+pub fn unwrap<P: Packet, T: Tables>(p: &mut P, t: &mut T, between: &mut Between) -> Turn {
+    let (h, inside) = (&between.headers, &between.quoted);
+    let (from, to) = (h.network_at(), inside.network_at());
+    let cut = to.wrapping_sub(from) & FURTHEST;
+    let quoted = h.length.wrapping_sub(cut as u32);
+    let ethertype = if inside.family == V4 { ETHERTYPE_IPV4 } else { ETHERTYPE_IPV6 };
+    if !decap::strip(p, from, cut, ethertype) {
+        return finish(t, Err(Reason::Inconsistent));
+    }
+    let length = inside.length.min(quoted);
+    between.headers = Headers { l3: h.l3, l4: inside.l4.wrapping_sub(cut as u16), length, ..*inside };
+    let mtu = between.ask.mtu;
+    between.ask(Ask { mtu, by_route: true, ..Ask::of(Reason::TooBig, To::Server) })
 }
 
 #[inline(always)]
@@ -322,7 +441,7 @@ fn look<P: Packet, T: Tables>(p: &P, t: &T) -> Result<(Headers, Known), Other> {
     let mut h = wire::network(p)?;
     let Some(control) = t.control() else { return Err(Reason::Inconsistent.into()) };
     let Some(party) = classify::party(t, &control, &h) else {
-        return if may_be_direct(p, t, &control, &h) {
+        return if wire::is_icmp(&h) || may_be_direct(p, t, &control, &h) {
             Err(Other::to(Stage::Judge))
         } else {
             Err(Reason::NotOurs.into())
@@ -331,10 +450,14 @@ fn look<P: Packet, T: Tables>(p: &P, t: &T) -> Result<(Headers, Known), Other> {
     if party.is_source() {
         return Err(Other::to(Stage::Back));
     }
-    if wire::has_extensions(&h) {
+    if wire::has_extensions(&h) || h.fragment {
         return Err(Other::to(Stage::Judge));
     }
-    wire::transport(p, &mut h)?;
+    h.later = false;
+    match wire::transport(p, &mut h) {
+        Err(Reason::Icmp) => return Err(Other::to(Stage::Judge)),
+        done => done?,
+    }
     if h.tcp_flags & (SYN | FIN | RST) != 0 {
         return Err(Other::to(Stage::Judge));
     }
@@ -407,7 +530,7 @@ fn study<P: Packet, T: Tables>(p: &P, t: &T, h: &mut Headers, now: u32) -> Resul
     *h = wire::network(p)?;
     let Some(control) = t.control() else { return Err(Reason::Inconsistent.into()) };
     let Some(party) = classify::party(t, &control, h) else {
-        return Ok(direct(p, t, &control, h)?);
+        return if wire::is_icmp(h) { Err(Reason::Icmp.into()) } else { Ok(direct(p, t, &control, h)?) };
     };
     if party.is_source() {
         return Err(Other::to(Stage::Back));

@@ -2,10 +2,11 @@
 
 use crate::layout::Word64;
 use crate::layout::{
-    Address, AddressCell, Cell, Condition, Control, Destination, Load, Neighbour, NextHop, PortCell, RangeCell, Real,
-    Server, Service, Slot, Vip,
+    Address, AddressCell, Cell, Condition, Control, Destination, Fragment, Load, Neighbour, NextHop, PortCell,
+    RangeCell, Real, Server, Service, Slot, Vip,
 };
 use crate::reason::Reason;
+use crate::wire::Headers;
 
 /// One of the three tables of [`Cell`]s.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +97,15 @@ pub enum Step {
         real: u32,
     },
     NoTemplate,
+    /// It is an ICMP error that quotes this packet.
+    Quote {
+        packet: Headers,
+    },
+    /// A later fragment, whose first one has gone to a real server, or to the client.
+    Fragment {
+        real: u32,
+        to_client: bool,
+    },
     /// The scheduler chose.
     Scheduled {
         real: u32,
@@ -151,6 +161,8 @@ pub trait Tables: Sized {
     /// Word of a watch filter: 64 bits each, the second filter after the first.
     fn watch(&self, index: u32) -> Option<&Word64>;
     fn neighbour(&self, index: u32) -> Option<&Neighbour>;
+
+    fn fragment(&self, index: u32) -> Option<&Fragment>;
 
     /// Of a group of clients: see [`crate::answer`].
     fn answers(&self, group: u32) -> Option<&Word64>;

@@ -55,6 +55,15 @@ pub struct Explanation {
     pub interface: u32,
 }
 
+/// What a packet is, beyond the steps that led there.
+enum Found {
+    Nothing,
+    /// A connection's.
+    Work(Work),
+    /// An ICMP error about one.
+    Related(Work),
+}
+
 /// One line each.
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -81,7 +90,7 @@ impl Director<'_> {
         let pretend = !self.has_next_hops();
         let mut out = Frame::new(frame.to_vec(), interface);
         let outcome = marca_engine::process(&mut out, &mut self.shadow(pretend));
-        let (steps, work) = self.judge(&Frame::new(frame.to_vec(), interface), pretend);
+        let (steps, found) = self.judge(&Frame::new(frame.to_vec(), interface), pretend);
         let names = Names::new(self);
         let mut story = Story::new(self, &names, pretend);
         let headers = headers::tell(frame, &mut story.lines);
@@ -91,8 +100,10 @@ impl Director<'_> {
         if let Some(headers) = &headers {
             story.why_not(outcome.reason, headers, &steps);
         }
-        if let Some(work) = &work {
-            story.work(work, &outcome);
+        match &found {
+            Found::Nothing => {}
+            Found::Work(work) => story.work(work, &outcome),
+            Found::Related(work) => story.related(work, &outcome),
         }
         story.lines.push(outcome.reason.sentence().to_owned());
         Explanation {
@@ -107,19 +118,31 @@ impl Director<'_> {
 
     /// The decision of the long way, which is that of the short one, and how it came about. Under fullnat there is more to
     /// it behind a request's decision, and of replies nothing else.
-    fn judge(&self, frame: &Frame, pretend: bool) -> (Vec<Step>, Option<Work>) {
+    fn judge(&self, frame: &Frame, pretend: bool) -> (Vec<Step>, Found) {
         let mut shadow = self.shadow(pretend);
         let mut between = Between::new();
-        let turn = marca_engine::judge(frame, &mut shadow, &mut between);
-        let mut is_decided = turn.stage == Stage::Act;
+        let mut turn = marca_engine::judge(frame, &mut shadow, &mut between);
         if turn.stage == Stage::Borrow {
-            is_decided = marca_engine::borrow(&mut shadow, &mut between).stage == Stage::Act;
+            turn = marca_engine::borrow(&mut shadow, &mut between);
         }
         if turn.stage == Stage::Back {
             marca_engine::back(&mut frame.clone(), &mut shadow);
         }
-        let work = is_decided.then(|| *between.work());
-        (shadow.take_steps(), work)
+        if turn.stage == Stage::Follow {
+            turn = marca_engine::follow(&mut frame.clone(), &mut shadow, &between);
+        }
+        if turn.stage == Stage::Quote {
+            turn = marca_engine::quote(frame, &mut shadow, &mut between);
+        }
+        if turn.stage == Stage::Relate {
+            turn = marca_engine::relate(frame, &mut shadow, &mut between);
+        }
+        let found = match turn.stage {
+            Stage::Act => Found::Work(*between.work()),
+            Stage::Relay | Stage::Unwrap => Found::Related(*between.work()),
+            _ => Found::Nothing,
+        };
+        (shadow.take_steps(), found)
     }
 
     fn shadow(&self, pretend: bool) -> Shadow<'_> {

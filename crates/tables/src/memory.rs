@@ -4,8 +4,8 @@ use crate::region::Region;
 use marca_config::model::{Limits, Scheduler};
 use marca_config::plan::Plan;
 use marca_engine::layout::{
-    Address, AddressCell, Cell, Condition, Control, Destination, LAYOUT_VERSION, Load, Neighbour, PortCell, RangeCell,
-    Real, Server, ServiceCell, Vip, Word64, control_flags, limits,
+    Address, AddressCell, Cell, Condition, Control, Destination, Fragment, LAYOUT_VERSION, Load, Neighbour, PortCell,
+    RangeCell, Real, Server, ServiceCell, Vip, Word64, control_flags, limits,
 };
 use marca_engine::schedule::{maglev, source_hash};
 use serde::{Deserialize, Serialize};
@@ -137,6 +137,7 @@ pub struct Memory {
     pub templates: Region<Cell>,
     pub watch: Region<Word64>,
     pub neighbours: Region<Neighbour>,
+    pub fragments: Region<Fragment>,
     pub answers: Region<Word64>,
     /// A copy of the prefix table, which is the one that cannot be mapped.
     pub prefixes: Vec<Prefix>,
@@ -170,6 +171,7 @@ impl Memory {
             templates: Region::on_heap(capacity.templates),
             watch: Region::on_heap(WATCH_WORDS),
             neighbours: Region::on_heap(limits::NEIGHBOURS),
+            fragments: Region::on_heap(limits::FRAGMENTS),
             answers: Region::on_heap(limits::ANSWERS),
             prefixes: Vec::new(),
         };
@@ -199,6 +201,11 @@ impl Memory {
     /// How many ticks of its group's bucket an ICMP error uses up: see `marca_engine::answer`.
     pub fn set_answer_ticks(&self, ticks: u32) {
         self.control.set(0, &Control { answer_ticks: ticks, ..self.control() });
+    }
+
+    /// How long a fragmented packet is remembered, in ticks: see `marca_engine::fragment`.
+    pub fn set_fragment_ticks(&self, ticks: u32) {
+        self.control.set(0, &Control { fragment_ticks: ticks, ..self.control() });
     }
 
     /// Until when packets may use the copied routes, in ticks; `holds` false: not at all.

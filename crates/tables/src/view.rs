@@ -2,8 +2,8 @@
 
 use crate::memory::Memory;
 use marca_engine::layout::{
-    Address, AddressCell, Cell as Record, Condition, Control, Destination, Load, Neighbour, PortCell, RangeCell, Real,
-    Server, Service, Slot, Traffic, V4, Vip, Word64,
+    Address, AddressCell, Cell as Record, Condition, Control, Destination, Fragment, Load, Neighbour, PortCell,
+    RangeCell, Real, Server, Service, Slot, Traffic, V4, Vip, Word64,
 };
 use marca_engine::reason::Reason;
 use marca_engine::tables::{CellTable, Route, RouteQuery, Scan, Step, Tables};
@@ -136,6 +136,10 @@ impl Tables for View<'_> {
 
     fn neighbour(&self, index: u32) -> Option<&Neighbour> {
         self.memory.neighbours.at(index)
+    }
+
+    fn fragment(&self, index: u32) -> Option<&Fragment> {
+        self.memory.fragments.at(index)
     }
 
     fn answers(&self, group: u32) -> Option<&Word64> {

@@ -12,8 +12,8 @@ use core::ffi::c_void;
 use marca_engine::Between;
 use marca_engine::layout::Word64;
 use marca_engine::layout::{
-    Address, AddressCell, Cell, Condition, Control, Destination, Load, Neighbour, NextHop, PortCell, RangeCell, Real,
-    Server, Service, ServiceCell, Slot, TICK_SHIFT, Traffic, V4, Vip, limits,
+    Address, AddressCell, Cell, Condition, Control, Destination, Fragment, Load, Neighbour, NextHop, PortCell,
+    RangeCell, Real, Server, Service, ServiceCell, Slot, TICK_SHIFT, Traffic, V4, Vip, limits,
 };
 use marca_engine::reason::Reason;
 use marca_engine::tables::{CellTable, Route, RouteQuery, Scan, Tables};
@@ -67,6 +67,8 @@ static TEMPLATES: Array<Cell, 8, MMAP> = Array::new();
 static WATCH: Array<Word64, { (limits::WATCH_BITS / 64 * 2) as usize }, MMAP> = Array::new();
 #[btf_map]
 static NEIGHBOURS: Array<Neighbour, { limits::NEIGHBOURS as usize }, MMAP> = Array::new();
+#[btf_map]
+static FRAGMENTS: Array<Fragment, { limits::FRAGMENTS as usize }, MMAP> = Array::new();
 #[btf_map]
 static ANSWERS: Array<Word64, { limits::ANSWERS as usize }, MMAP> = Array::new();
 /// Family, address, and a word of nothing that keeps the values aligned.
@@ -197,6 +199,11 @@ impl Tables for Maps {
     #[inline(always)]
     fn neighbour(&self, index: u32) -> Option<&Neighbour> {
         NEIGHBOURS.get(index)
+    }
+
+    #[inline(always)]
+    fn fragment(&self, index: u32) -> Option<&Fragment> {
+        FRAGMENTS.get(index)
     }
 
     #[inline(always)]

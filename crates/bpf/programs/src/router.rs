@@ -85,6 +85,56 @@ pub fn marca_hide(ctx: XdpContext) -> u32 {
     go_on(&ctx, &frame, turn)
 }
 
+/// A fragment follows the first one of its packet.
+#[xdp(frags)]
+pub fn marca_follow(ctx: XdpContext) -> u32 {
+    let mut frame = Frame { ctx: ctx.ctx };
+    let mut maps = Maps::new(&frame);
+    let Some(between) = between() else { return xdp_action::XDP_ABORTED };
+    let turn = marca_engine::follow(&mut frame, &mut maps, between);
+    go_on(&ctx, &frame, turn)
+}
+
+/// The first third of an ICMP error's way.
+#[xdp(frags)]
+pub fn marca_quote(ctx: XdpContext) -> u32 {
+    let frame = Frame { ctx: ctx.ctx };
+    let mut maps = Maps::new(&frame);
+    let Some(between) = between() else { return xdp_action::XDP_ABORTED };
+    let turn = marca_engine::quote(&frame, &mut maps, between);
+    go_on(&ctx, &frame, turn)
+}
+
+/// The second third of an ICMP error's way.
+#[xdp(frags)]
+pub fn marca_relate(ctx: XdpContext) -> u32 {
+    let frame = Frame { ctx: ctx.ctx };
+    let mut maps = Maps::new(&frame);
+    let Some(between) = between() else { return xdp_action::XDP_ABORTED };
+    let turn = marca_engine::relate(&frame, &mut maps, between);
+    go_on(&ctx, &frame, turn)
+}
+
+/// The last third of an ICMP error's way.
+#[xdp(frags)]
+pub fn marca_relay(ctx: XdpContext) -> u32 {
+    let mut frame = Frame { ctx: ctx.ctx };
+    let mut maps = Maps::new(&frame);
+    let Some(between) = between() else { return xdp_action::XDP_ABORTED };
+    let turn = marca_engine::relay(&mut frame, &mut maps, between);
+    go_on(&ctx, &frame, turn)
+}
+
+/// An error about a tunnel becomes the packet that was inside.
+#[xdp(frags)]
+pub fn marca_unwrap(ctx: XdpContext) -> u32 {
+    let mut frame = Frame { ctx: ctx.ctx };
+    let mut maps = Maps::new(&frame);
+    let Some(between) = between() else { return xdp_action::XDP_ABORTED };
+    let turn = marca_engine::unwrap(&mut frame, &mut maps, between);
+    go_on(&ctx, &frame, turn)
+}
+
 /// What the packet's earlier stages have left.
 #[inline(always)]
 fn between() -> Option<&'static mut Between> {

@@ -118,6 +118,7 @@ impl Maps {
             templates: region(dir, "TEMPLATES", capacity.templates)?,
             watch: region(dir, "WATCH", WATCH_WORDS)?,
             neighbours: region(dir, "NEIGHBOURS", limits::NEIGHBOURS)?,
+            fragments: region(dir, "FRAGMENTS", limits::FRAGMENTS)?,
             answers: region(dir, "ANSWERS", limits::ANSWERS)?,
             prefixes: Vec::new(),
         };
@@ -314,6 +315,10 @@ pub struct DataPlane {
 /// gives one peer. All groups together cannot be made to send more than a few thousand a second.
 const ANSWERS_EACH: Duration = Duration::from_millis(100);
 
+/// A fragmented packet is remembered so long. Its fragments leave their sender together. Hosts wait for the last one much
+/// longer (Linux 30 s, `ipfrag_time`), by when a quick sender's identifications have come round (RFC 4963 §2).
+const FRAGMENTS: Duration = Duration::from_secs(5);
+
 impl DataPlane {
     /// Loads the programs with the maps below `dir`, which are made when they are not there; `capacity` and `seed` are
     /// for that case. What is attached goes on as it was until [`DataPlane::attach`].
@@ -348,6 +353,7 @@ impl DataPlane {
         plane.load_programs()?;
         plane.clock = plane.measure_clock()?;
         plane.maps.memory.set_answer_ticks(plane.clock.ticks(ANSWERS_EACH));
+        plane.maps.memory.set_fragment_ticks(plane.clock.ticks(FRAGMENTS));
         Ok(plane)
     }
 

@@ -11,8 +11,8 @@ use marca_daemon::routes::Routes;
 use marca_engine::decap::{Policy, decapsulate};
 use marca_engine::flow::{self, Key, Record};
 use marca_engine::layout::{
-    Address, AddressCell, Cell, Condition, Destination, PortCell, RangeCell, Real, Server, ServiceCell, Vip, limits,
-    real_flags, state_bits,
+    Address, AddressCell, Cell, Condition, Destination, Fragment, PortCell, RangeCell, Real, Server, ServiceCell, V4,
+    V6, Vip, limits, real_flags, state_bits,
 };
 use marca_engine::reason::Action;
 use marca_engine::tables::Route;
@@ -161,6 +161,7 @@ impl Both {
                 }
                 memory.services.set(number, &cell);
             }
+            memory.set_fragment_ticks(clock.ticks(Duration::from_secs(5)));
             for number in 0..CAPACITY.reals {
                 let real = memory.reals.get(number).unwrap();
                 if real.family != 0 {
@@ -183,6 +184,9 @@ impl Both {
         for memory in [&self.native, &self.kernel.plane.maps.memory] {
             for cell in cells(memory) {
                 cell.seen.set(cell.seen.get().wrapping_sub(ticks));
+            }
+            for fragment in fragments(memory) {
+                fragment.seen.set(fragment.seen.get().wrapping_sub(ticks));
             }
         }
     }
@@ -271,6 +275,16 @@ impl Both {
     fn route(&self, bytes: &[u8]) -> Route {
         let frame = Frame::new(bytes.to_vec(), 0);
         let Ok(mut h) = wire::network(&frame) else { return Route::None };
+        // An error about a tunnel leads to an answer to whoever has sent what was inside.
+        let inside = || {
+            let quoted = wire::quote(&frame, usize::from(h.l4) + 8, h.family).ok()?;
+            let family = if quoted.protocol == wire::IPPROTO_IPIP { V4 } else { V6 };
+            let tunnelled = wire::is_icmp(&h) && matches!(quoted.protocol, wire::IPPROTO_IPIP | wire::IPPROTO_IPV6);
+            tunnelled.then(|| wire::quote(&frame, quoted.transport_at(), family).ok())?
+        };
+        if let Some(packet) = inside() {
+            return self.network.route(classifier::ip(packet.family, &packet.source));
+        }
         let to = classifier::ip(h.family, &h.destination);
         if !self.plan.sources.contains(&to) {
             return self.network.route(to);
@@ -426,8 +440,12 @@ fn written(memory: &Memory) -> Written {
         let ends = u64::from(n.family.get()) << 32 | u64::from(n.interface.get());
         [ends, n.address[0].get(), n.address[1].get(), n.macs[0].get(), n.macs[1].get(), n.asked.get()]
     });
+    let fragments = fragments(memory).flat_map(|f| {
+        let [a, b, c, d, e] = std::array::from_fn(|i| f.key[i].get());
+        [u64::from(f.stamp.get()), a, b, c, d, e, f.vip[0].get(), f.vip[1].get(), f.way.get()]
+    });
     let all = words(&memory.slots).into_iter().chain(words(&memory.cursors)).chain(words(&memory.watch));
-    let all = all.chain(loads).chain(neighbours).zip(0..).filter(|(word, _)| *word != 0);
+    let all = all.chain(loads).chain(neighbours).chain(fragments).zip(0..).filter(|(word, _)| *word != 0);
     Written { records: records.collect(), words: all.map(|(word, index)| (index, word)).collect() }
 }
 
@@ -443,11 +461,19 @@ fn cells(memory: &Memory) -> impl Iterator<Item = &Cell> {
     [&memory.flows, &memory.half_open, &memory.templates].into_iter().flat_map(cells_of)
 }
 
+fn fragments(memory: &Memory) -> impl Iterator<Item = &Fragment> {
+    (0..limits::FRAGMENTS).filter_map(|i| memory.fragments.at(i))
+}
+
 /// As new.
 fn clear(memory: &Memory) {
     for cell in cells(memory) {
         cell.stamp.set(0);
         cell.key.iter().chain([&cell.owner, &cell.state]).for_each(|word| word.set(0));
+    }
+    for fragment in fragments(memory) {
+        fragment.stamp.set(0);
+        fragment.key.iter().chain(&fragment.vip).chain([&fragment.way]).for_each(|word| word.set(0));
     }
     for words in [&memory.slots, &memory.cursors, &memory.watch, &memory.answers, &memory.rates] {
         (0..words.len()).filter_map(|i| words.at(i)).for_each(|word| word.set(0));

@@ -204,6 +204,9 @@ pub fn bring_back<P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Result<Sent, Re
     if wire::has_extensions(&h) {
         wire::extensions(p, &mut h)?;
     }
+    if h.fragment {
+        return Err(Reason::Fragment);
+    }
     wire::transport(p, &mut h)?;
     let (table, reverse) = find(t, &control, &FromServer::new(&h, control.seed).reverse());
     if !reverse.exists() {
@@ -227,7 +230,7 @@ pub fn bring_back<P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Result<Sent, Re
     commit::update(t, &control, &h, &d, now);
     let way = Way::to_client(found.vip, found.vip_port);
     // For routes and neighbours the packet goes to the client already.
-    let sent = to_client(p, t, &Headers { destination: client, destination_port: port, ..h }, &way)?;
+    let sent = to_client(p, t, &Headers { destination: client, destination_port: port, ..h }, &way, &nat::Plain)?;
     nat::replace(p, &h, &nat::Edit { source: false, address: client, port })?;
     t.count_out(found.real, h.length);
     Ok(sent)

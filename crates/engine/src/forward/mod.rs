@@ -45,44 +45,84 @@ pub struct Sent {
 /// [`Reason::TtlExceeded`], [`Reason::TooBig`] or [`Reason::ServerFailed`].
 #[inline(always)]
 pub fn forward<P: Packet, T: Tables>(p: &mut P, t: &T, h: &Headers, real: u32, way: &Way) -> Result<Sent, Reason> {
+    forward_by(p, t, h, real, way, &nat::Plain)
+}
+
+/// The same with another idea of what NAT rewrites.
+#[inline(always)]
+pub fn forward_by<P: Packet, T: Tables>(
+    p: &mut P,
+    t: &T,
+    h: &Headers,
+    real: u32,
+    way: &Way,
+    rewriting: &impl nat::Rewriting,
+) -> Result<Sent, Reason> {
     match way.to {
         To::Kernel => Err(Reason::NotOurs),
         To::Sender | To::Nowhere => Err(Reason::ServerFailed),
         To::Server => match t.real(real) {
-            Some(real) => to_server(p, t, h, &real, way.port),
+            Some(real) => to_server(p, t, h, &real, way.port, rewriting),
             None => Err(Reason::Inconsistent),
         },
-        To::Client => to_client(p, t, h, way),
+        To::Client => to_client(p, t, h, way, rewriting),
     }
 }
 
 #[inline(always)]
-pub(crate) fn to_client<P: Packet, T: Tables>(p: &mut P, t: &T, h: &Headers, way: &Way) -> Result<Sent, Reason> {
+pub(crate) fn to_client<P: Packet, T: Tables>(
+    p: &mut P,
+    t: &T,
+    h: &Headers,
+    way: &Way,
+    rewriting: &impl nat::Rewriting,
+) -> Result<Sent, Reason> {
     if h.ttl <= 1 {
         return Err(Reason::ReplyTtl);
     }
     let query = RouteQuery { family: h.family, source: way.vip, destination: h.destination, interface: p.interface() };
-    let leaving = route::find(t, &query);
-    let interface = leaving.interface;
-    let to = match leaving.kind {
-        Kind::Via => Macs { destination: leaving.destination_mac, source: leaving.source_mac },
-        Kind::NoNeighbour => {
-            neighbour::ask(t, h.family, interface, &h.destination);
-            match neighbour::find(t, h.family, interface, &h.destination) {
-                Some(macs) => macs,
-                None => return Err(Reason::NoNeighbour),
-            }
-        }
-        Kind::Here => return Err(Reason::NotAReply),
-        Kind::None => return Err(Reason::NoRoute),
-    };
-    nat::rewrite(p, h, &nat::Edit { source: true, address: way.vip, port: way.port })?;
+    let (to, interface) = find_way(t, &query)?;
+    rewriting.rewrite(p, h, &nat::Edit { source: true, address: way.vip, port: way.port })?;
     macs(p, to.destination, to.source)?;
     Ok(Sent { reason: Reason::Reply, interface })
 }
 
+/// Where a packet to a client leaves, and to which MAC address.
 #[inline(always)]
-fn to_server<P: Packet, T: Tables>(p: &mut P, t: &T, h: &Headers, real: &Real, port: u16) -> Result<Sent, Reason> {
+fn find_way<T: Tables>(t: &T, query: &RouteQuery) -> Result<(Macs, u32), Reason> {
+    let leaving = route::find(t, query);
+    let interface = leaving.interface;
+    match leaving.kind {
+        Kind::Via => Ok((Macs { destination: leaving.destination_mac, source: leaving.source_mac }, interface)),
+        Kind::NoNeighbour => {
+            neighbour::ask(t, query.family, interface, &query.destination);
+            match neighbour::find(t, query.family, interface, &query.destination) {
+                Some(macs) => Ok((macs, interface)),
+                None => Err(Reason::NoNeighbour),
+            }
+        }
+        Kind::Here => Err(Reason::NotAReply),
+        Kind::None => Err(Reason::NoRoute),
+    }
+}
+
+/// Sends a packet of the director's own as it is on its way to a client; answers the interface.
+#[inline(always)]
+pub fn send_as_is<P: Packet, T: Tables>(p: &mut P, t: &T, query: &RouteQuery) -> Result<u32, Reason> {
+    let (to, interface) = find_way(t, query)?;
+    macs(p, to.destination, to.source)?;
+    Ok(interface)
+}
+
+#[inline(always)]
+fn to_server<P: Packet, T: Tables>(
+    p: &mut P,
+    t: &T,
+    h: &Headers,
+    real: &Real,
+    port: u16,
+    rewriting: &impl nat::Rewriting,
+) -> Result<Sent, Reason> {
     if real.flags & (real_flags::RESOLVED | real_flags::DOWN) != real_flags::RESOLVED {
         if real.flags & real_flags::DOWN != 0 && (real.flags & real_flags::KEEP == 0 || h.protocol == UDP) {
             return Err(Reason::ServerFailed);
@@ -100,9 +140,12 @@ fn to_server<P: Packet, T: Tables>(p: &mut P, t: &T, h: &Headers, real: &Real, p
     if h.ttl <= 1 {
         return Err(Reason::TtlExceeded);
     }
+    if h.length > largest(real) {
+        return Err(Reason::TooBig);
+    }
     let reason = match real.method {
         NAT => {
-            nat::rewrite(p, h, &nat::Edit { source: false, address: real.address, port })?;
+            rewriting.rewrite(p, h, &nat::Edit { source: false, address: real.address, port })?;
             Reason::Nat
         }
         DIRECT_ROUTING => {
@@ -117,6 +160,16 @@ fn to_server<P: Packet, T: Tables>(p: &mut P, t: &T, h: &Headers, real: &Real, p
     };
     macs(p, real.destination_mac, real.source_mac)?;
     Ok(Sent { reason, interface: real.interface })
+}
+
+/// The largest packet that the way to a real server takes: in a tunnel, behind the outer header.
+#[inline(always)]
+pub fn largest(real: &Real) -> u32 {
+    match real.method {
+        TUNNEL | GUE | GRE => tunnel::inner_mtu(real),
+        _ if real.mtu == 0 => u32::from(u16::MAX),
+        _ => u32::from(real.mtu),
+    }
 }
 
 /// RFC 1812 §5.2.1: a router lowers the time to live; RFC 8200 §3: the hop limit.
@@ -149,6 +202,6 @@ pub(crate) fn macs<P: Packet>(p: &mut P, destination: [u8; 6], source: [u8; 6]) 
 
 /// A write where a read has been: it fails only if the engine is wrong.
 #[inline(always)]
-fn write<P: Packet, const N: usize>(p: &mut P, at: usize, bytes: [u8; N]) -> Result<(), Reason> {
+pub(crate) fn write<P: Packet, const N: usize>(p: &mut P, at: usize, bytes: [u8; N]) -> Result<(), Reason> {
     if p.write(at, bytes) { Ok(()) } else { Err(Reason::Inconsistent) }
 }

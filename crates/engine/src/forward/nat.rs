@@ -16,7 +16,22 @@ pub struct Edit {
     pub port: u16,
 }
 
-/// Also lowers the time to live.
+/// How NAT changes a packet. A trait and not a function as a value: that one would not be inlined, and take 96 bytes of stack.
+pub trait Rewriting {
+    fn rewrite<P: Packet>(&self, p: &mut P, h: &Headers, edit: &Edit) -> Result<(), Reason>;
+}
+
+/// A connection's packet.
+pub struct Plain;
+
+impl Rewriting for Plain {
+    #[inline(always)]
+    fn rewrite<P: Packet>(&self, p: &mut P, h: &Headers, edit: &Edit) -> Result<(), Reason> {
+        rewrite(p, h, edit)
+    }
+}
+
+/// Also lowers the time to live. A fragment but the first has no ports and no checksum.
 #[inline(always)]
 pub fn rewrite<P: Packet>(p: &mut P, h: &Headers, edit: &Edit) -> Result<(), Reason> {
     change(p, h, edit, 1)
@@ -30,8 +45,32 @@ pub fn replace<P: Packet>(p: &mut P, h: &Headers, edit: &Edit) -> Result<(), Rea
 
 #[inline(always)]
 fn change<P: Packet>(p: &mut P, h: &Headers, edit: &Edit, ages: u8) -> Result<(), Reason> {
-    let (l3, l4) = (h.network_at(), h.transport_at());
-    let (old, old_port) = if edit.source { (&h.source, h.source_port) } else { (&h.destination, h.destination_port) };
+    let l4 = h.transport_at();
+    let addresses = network(p, h, edit, ages)?;
+    if h.later {
+        return Ok(());
+    }
+    let old_port = if edit.source { h.source_port } else { h.destination_port };
+    // Both the IPv4 and the IPv6 pseudo-header hold the addresses (RFC 9293 §3.1, RFC 8200 §8.1).
+    let change = addresses.half(old_port.to_be(), edit.port.to_be());
+    match h.protocol {
+        TCP => checksum(p, l4 + 16, change)?,
+        UDP => {
+            let Some(old) = p.read::<2>(l4 + 6) else { return Err(Reason::Inconsistent) };
+            write(p, l4 + 6, udp(old, change))?;
+        }
+        // RFC 9260 §6.8: its checksum covers no addresses, and the configuration keeps its ports.
+        SCTP => {}
+        _ => return Err(Reason::Inconsistent),
+    }
+    write(p, if edit.source { l4 } else { l4 + 2 }, edit.port.to_be_bytes())
+}
+
+/// The address and the time to live of the IP header; what the former changes for a pseudo-header.
+#[inline(always)]
+pub(crate) fn network<P: Packet>(p: &mut P, h: &Headers, edit: &Edit, ages: u8) -> Result<Change, Reason> {
+    let l3 = h.network_at();
+    let old = if edit.source { &h.source } else { &h.destination };
     let addresses = Change::default().address(old, &edit.address);
     if h.family == V4 {
         // Time to live, protocol and checksum, then the addresses, in one write: they lie side by side.
@@ -53,24 +92,19 @@ fn change<P: Packet>(p: &mut P, h: &Headers, edit: &Edit, ages: u8) -> Result<()
         }
         write(p, if edit.source { l3 + 8 } else { l3 + 24 }, edit.address.octets_v6())?;
     }
-    // Both the IPv4 and the IPv6 pseudo-header hold the addresses (RFC 9293 §3.1, RFC 8200 §8.1).
-    let change = addresses.half(old_port.to_be(), edit.port.to_be());
-    match h.protocol {
-        TCP => checksum(p, l4 + 16, change)?,
-        UDP => {
-            let Some(old) = p.read::<2>(l4 + 6) else { return Err(Reason::Inconsistent) };
-            let old = u16::from_ne_bytes(old);
-            // RFC 768: 0 means that the sender made none; a sum of 0 is sent as all ones.
-            if old != 0 {
-                let new = change.apply(old);
-                write(p, l4 + 6, if new == 0 { [0xff, 0xff] } else { new.to_ne_bytes() })?;
-            }
-        }
-        // RFC 9260 §6.8: its checksum covers no addresses, and the configuration keeps its ports.
-        SCTP => {}
-        _ => return Err(Reason::Inconsistent),
+    Ok(addresses)
+}
+
+/// RFC 768: a checksum of 0 means that the sender made none; a sum of 0 is sent as all ones.
+#[inline(always)]
+pub(crate) fn udp(old: [u8; 2], change: Change) -> [u8; 2] {
+    match u16::from_ne_bytes(old) {
+        0 => [0, 0],
+        old => match change.apply(old) {
+            0 => [0xff, 0xff],
+            new => new.to_ne_bytes(),
+        },
     }
-    write(p, if edit.source { l4 } else { l4 + 2 }, edit.port.to_be_bytes())
 }
 
 #[inline(always)]

@@ -22,9 +22,6 @@ pub const GUE_HEADER: usize = 12;
 /// Adds the outer headers; lowers the inner time to live, as the tunnel's entry forwards the packet (RFC 2003 §3.1).
 #[inline(always)]
 pub fn encapsulate<P: Packet>(p: &mut P, h: &Headers, real: &Real) -> Result<(), Reason> {
-    if h.length > inner_mtu(real) {
-        return Err(Reason::TooBig);
-    }
     super::age(p, h)?;
     let sum = if real.method == GUE && real.flags & real_flags::CHECKSUM != 0 { packet_sum(p, h) } else { NO_SUM };
     let outer = if real.family == V4 { OUTER_V4 } else { OUTER_V6 };

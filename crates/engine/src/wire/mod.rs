@@ -2,7 +2,7 @@
 //!
 //! Two steps, so that a packet that is nobody's costs no more than its addresses: [`network`], then [`transport`].
 //!
-//! **Not supported:** fragments (passed up), IPv6 jumbograms (RFC 2675: passed up as malformed).
+//! **Not supported:** IPv6 jumbograms (RFC 2675: passed up as malformed).
 
 pub mod checksum;
 pub mod emit;
@@ -23,6 +23,9 @@ pub const IPPROTO_IPIP: u8 = 4;
 pub const IPPROTO_IPV6: u8 = 41;
 /// RFC 2784.
 pub const IPPROTO_GRE: u8 = 47;
+
+pub const ICMP: u8 = 1;
+pub const ICMPV6: u8 = 58;
 
 pub const FIN: u8 = 0x01;
 pub const SYN: u8 = 0x02;
@@ -49,7 +52,12 @@ pub struct Headers {
     pub tos: u8,
     /// Of SCTP, what its first chunk would be in TCP (see [`chunk_flags`]); else 0.
     pub tcp_flags: u8,
+    /// A piece of a packet.
     pub fragment: bool,
+    /// A piece but the first, which has no transport header.
+    pub later: bool,
+    /// Of the packet that a fragment is a piece of.
+    pub identification: u32,
 }
 
 impl Headers {
@@ -122,6 +130,8 @@ fn ipv4<P: Packet>(p: &P, l3: usize) -> Result<Headers, Reason> {
         tos: b[1],
         // More fragments, or a fragment offset.
         fragment: u16::from_be_bytes([b[6], b[7]]) & 0x3fff != 0,
+        later: u16::from_be_bytes([b[6], b[7]]) & 0x1fff != 0,
+        identification: u32::from(u16::from_be_bytes([b[4], b[5]])),
         ..Headers::default()
     })
 }
@@ -172,9 +182,11 @@ pub fn extensions<P: Packet>(p: &P, h: &mut Headers) -> Result<(), Reason> {
                 (b[0], usize::from(b[1]) * 4 + 8)
             }
             44 => {
-                let Some(b) = p.read::<4>(at) else { return Err(Reason::ShortExtension) };
+                let Some(b) = p.read::<8>(at) else { return Err(Reason::ShortExtension) };
                 // An atomic fragment (RFC 6946) has offset 0 and no more fragments: a whole packet.
                 h.fragment |= u16::from_be_bytes([b[2], b[3]]) & 0xfff9 != 0;
+                h.later |= u16::from_be_bytes([b[2], b[3]]) & 0xfff8 != 0;
+                h.identification = u32::from_be_bytes([b[4], b[5], b[6], b[7]]);
                 (b[0], 8)
             }
             _ => break,
@@ -185,25 +197,27 @@ pub fn extensions<P: Packet>(p: &P, h: &mut Headers) -> Result<(), Reason> {
         }
         h.protocol = next;
         followed += 1;
-        if h.fragment {
+        // RFC 7112 §5: all of the headers are in the first fragment.
+        if h.later {
             break;
         }
     }
     h.l4 = at as u16;
-    if !h.fragment && matches!(h.protocol, 0 | 43 | 44 | 51 | 60 | 135 | 139 | 140) {
+    if !h.later && matches!(h.protocol, 0 | 43 | 44 | 51 | 60 | 135 | 139 | 140) {
         return Err(Reason::TooManyExtensions);
     }
     Ok(())
 }
 
-/// Reads ports and flags, and holds the lengths against each other and against the frame.
+/// Reads ports and flags, and holds the lengths against each other and against the frame. The first fragment of a packet
+/// has them, the others are none of this function's business.
 #[inline(always)]
 pub fn transport<P: Packet>(p: &P, h: &mut Headers) -> Result<(), Reason> {
     let bad_ip = if h.family == V4 { Reason::BadIpv4 } else { Reason::BadIpv6 };
     if !p.reaches(usize::from(h.l3) + h.length as usize) {
         return Err(bad_ip);
     }
-    if h.fragment {
+    if h.later {
         return Err(Reason::Fragment);
     }
     let at = usize::from(h.l4);
@@ -229,7 +243,8 @@ pub fn transport<P: Packet>(p: &P, h: &mut Headers) -> Result<(), Reason> {
                 return Err(Reason::ShortTransport);
             }
             let length = usize::from(u16::from_be_bytes([b[4], b[5]]));
-            if length < 8 || length > room {
+            // It is the whole datagram's.
+            if length < 8 || (length > room && !h.fragment) {
                 return Err(Reason::BadTransport);
             }
             (h.source_port, h.destination_port) = ports([b[0], b[1], b[2], b[3]]);
@@ -247,6 +262,7 @@ pub fn transport<P: Packet>(p: &P, h: &mut Headers) -> Result<(), Reason> {
                 h.tcp_flags = chunk_flags(kind);
             }
         }
+        _ if is_icmp(h) => return Err(Reason::Icmp),
         _ => return Err(Reason::OtherProtocol),
     }
     Ok(())
@@ -269,6 +285,31 @@ fn chunk_flags(kind: u8) -> u8 {
         6 => RST,
         _ => 0,
     }
+}
+
+/// RFC 792, RFC 4443.
+#[inline(always)]
+pub fn is_icmp(h: &Headers) -> bool {
+    h.protocol == if h.family == V4 { ICMP } else { ICMPV6 }
+}
+
+/// Reads the packet that an ICMP error quotes at `at`, as far as it must be there: RFC 792 has 8 bytes behind the IP header
+/// quoted at the least. Its lengths are those of the packet that was; ports are read where TCP, UDP or SCTP has them.
+#[inline(always)]
+pub fn quote<P: Packet>(p: &P, at: usize, family: u8) -> Result<Headers, Reason> {
+    let mut h = if family == V4 { ipv4(p, at)? } else { ipv6(p, at)? };
+    if has_extensions(&h) {
+        extensions(p, &mut h)?;
+    }
+    // Offsets can be masked from here on.
+    if usize::from(h.l4) > FURTHEST {
+        return Err(Reason::ShortTransport);
+    }
+    if !h.later && matches!(h.protocol, TCP | UDP | SCTP) {
+        let Some(b) = p.read::<4>(h.transport_at()) else { return Err(Reason::ShortTransport) };
+        (h.source_port, h.destination_port) = ports(b);
+    }
+    Ok(h)
 }
 
 #[inline(always)]

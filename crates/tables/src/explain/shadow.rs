@@ -3,8 +3,8 @@
 
 use crate::view::View;
 use marca_engine::layout::{
-    Address, AddressCell, Cell, Condition, Control, Destination, Load, Neighbour, PortCell, RangeCell, Real, Server,
-    Service, Slot, Vip, Word32, Word64, real_flags,
+    Address, AddressCell, Cell, Condition, Control, Destination, Fragment, Load, Neighbour, PortCell, RangeCell, Real,
+    Server, Service, Slot, Vip, Word32, Word64, real_flags,
 };
 use marca_engine::reason::Reason;
 use marca_engine::tables::{CellTable, Route, RouteQuery, Scan, Step, Tables};
@@ -21,6 +21,7 @@ pub(super) struct Shadow<'a> {
     cursors: Copies<Word64>,
     watch: Copies<Word64>,
     neighbours: Copies<Neighbour>,
+    fragments: Copies<Fragment>,
     answers: Copies<Word64>,
     rates: Copies<Word64>,
 }
@@ -36,6 +37,7 @@ impl<'a> Shadow<'a> {
             cursors: Copies::default(),
             watch: Copies::default(),
             neighbours: Copies::default(),
+            fragments: Copies::default(),
             answers: Copies::default(),
             rates: Copies::default(),
         }
@@ -193,6 +195,17 @@ impl Tables for Shadow<'_> {
             asked: copy_word(&neighbour.asked),
         };
         self.neighbours.at(index, || self.view.neighbour(index).map(copy))
+    }
+
+    fn fragment(&self, index: u32) -> Option<&Fragment> {
+        let copy = |fragment: &Fragment| Fragment {
+            stamp: Word32::new(fragment.stamp.get()),
+            seen: Word32::new(fragment.seen.get()),
+            key: std::array::from_fn(|i| copy_word(&fragment.key[i])),
+            vip: std::array::from_fn(|i| copy_word(&fragment.vip[i])),
+            way: copy_word(&fragment.way),
+        };
+        self.fragments.at(index, || self.view.fragment(index).map(copy))
     }
 
     fn answers(&self, group: u32) -> Option<&Word64> {

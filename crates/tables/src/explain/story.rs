@@ -76,6 +76,15 @@ impl<'a> Story<'a> {
                 let (client, vip) = (ip(family, &client), ip(family, &vip));
                 self.back(real, SocketAddr::new(client, port), SocketAddr::new(vip, vip_port))
             }
+            Step::Quote { packet } => {
+                format!(
+                    "It is about a packet of {} from {} to {}.",
+                    protocol(packet.protocol),
+                    end(&packet, true),
+                    end(&packet, false)
+                )
+            }
+            Step::Fragment { real, to_client } => self.follows(real, to_client),
         };
         self.say(line);
     }
@@ -175,6 +184,18 @@ impl<'a> Story<'a> {
         format!("The scheduler {}{cursor} chooses {}.", self.scheduler(), self.names.real_in_full(real))
     }
 
+    fn follows(&mut self, real: u32, to_client: bool) -> String {
+        let name = self.names.real(real);
+        let line = if to_client {
+            format!("The first fragment of its packet came from {name}, and went to the client as the VIP's.")
+        } else {
+            format!("The first fragment of its packet went to {name}.")
+        };
+        self.service = self.service_of(real);
+        self.real = Some(name);
+        line
+    }
+
     fn settings(&self) -> Option<Service> {
         let cell = self.memory().services.get(self.member?)?;
         Some(cell.versions[(cell.current & 1) as usize])
@@ -222,6 +243,9 @@ impl<'a> Story<'a> {
                         limit.connections, limit.burst
                     ));
                 }
+            }
+            Reason::Icmp if steps.iter().any(|step| matches!(step, Step::Quote { .. })) => {
+                self.say("No such connection goes through the director.".into());
             }
             Reason::NoServer => {
                 let servers = self.settings().map_or(0, |settings| settings.servers_len);
@@ -271,7 +295,7 @@ impl<'a> Story<'a> {
             self.real = Some(real);
         }
         if self.service.is_none() {
-            self.service = self.service_of(d);
+            self.service = self.service_of(d.real_index);
         }
         if outcome.reason == Reason::RateLimited {
             return;
@@ -298,8 +322,32 @@ impl<'a> Story<'a> {
         }
     }
 
-    fn service_of(&self, d: &Decision) -> Option<String> {
-        let number = self.memory().reals.get(d.real_index)?.service;
+    /// An ICMP error: where it goes, and as what.
+    pub fn related(&mut self, work: &Work, outcome: &Outcome) {
+        let Work { headers: h, decision: d, .. } = work;
+        self.real = Some(self.names.real(d.real_index));
+        if self.service.is_none() {
+            self.service = self.service_of(d.real_index);
+        }
+        let name = self.names.real_in_full(d.real_index);
+        let Some(real) = self.memory().reals.get(d.real_index) else { return };
+        let nat = real.method == NAT;
+        let end = SocketAddr::new(ip(real.family, &real.address), d.way.port);
+        self.say(match outcome.reason {
+            Reason::FragmentationNeeded | Reason::TooBig => {
+                format!("That was in the tunnel to {name}: the client is told what fits there.")
+            }
+            _ if d.way.to == To::Client => {
+                let vip = SocketAddr::new(ip(h.family, &d.way.vip), d.way.port);
+                format!("It goes to the client as the VIP's, and what it quotes becomes a packet to {vip}.")
+            }
+            _ if nat => format!("It goes to {name}, and what it quotes becomes a packet from {end}."),
+            _ => format!("It goes to {name} as its connection's packets do."),
+        });
+    }
+
+    fn service_of(&self, real: u32) -> Option<String> {
+        let number = self.memory().reals.get(real)?.service;
         self.names.service_plan(number).map(|plan| plan.name.clone())
     }
 

@@ -156,6 +156,40 @@ fn a_connection_is_told_by_its_record_and_a_client_by_its_template() {
 }
 
 #[test]
+fn errors_and_fragments_are_told_by_what_they_follow() {
+    let tables = Tables::of(&SHOP.replace("\"tcp/80\"", "\"tcp/80\", \"udp/53\""));
+    tables.resolve();
+    tables.take(SYN);
+    let explanation = tables.explain(
+        "ip4 203.0.113.1 > 192.0.2.10 / icmp unreachable code=4 mtu=1400 / ip4 192.0.2.10 > 198.51.100.7 / tcp 443 > 4242 A",
+    );
+    assert_eq!(
+        explanation.to_string(),
+        "IPv4 ICMP from 203.0.113.1 to 192.0.2.10, 68 bytes, time to live 64.\n\
+         It is about a packet of TCP from 192.0.2.10:443 to 198.51.100.7:4242.\n\
+         It is a packet of service `shop`, whose real servers take it at port 8443.\n\
+         Its connection is known, to web1: half-open.\n\
+         It goes to web1 (10.0.0.11, weight 3), and what it quotes becomes a packet from 10.0.0.11:8443.\n\
+         Forwarded to the real server: an ICMP error about what it has sent to its client.\n"
+    );
+    assert_eq!((explanation.service.as_deref(), explanation.real.as_deref()), (Some("shop"), Some("web1")));
+    let error = tables.explain(
+        "ip4 10.0.0.11 > 198.51.100.7 / icmp unreachable code=3 / ip4 198.51.100.7 > 10.0.0.11 / tcp 4242 > 8443 A",
+    );
+    let line = "It goes to the client as the VIP's, and what it quotes becomes a packet to 192.0.2.10:443.";
+    assert!(error.lines.contains(&line.to_owned()), "{error}");
+    tables.take("ip4 198.51.100.7 > 192.0.2.10 mf / udp 4242 > 53 len=200 / data 64");
+    let fragment = tables.explain("ip4 198.51.100.7 > 192.0.2.10 frag=9 proto=17 / data 64");
+    assert_eq!(
+        fragment.to_string(),
+        "IPv4 UDP from 198.51.100.7 to 192.0.2.10, 84 bytes, time to live 64, a fragment.\n\
+         The first fragment of its packet went to web1.\n\
+         Forwarded to the real server by NAT: destination rewritten.\n"
+    );
+    assert_eq!((fragment.service.as_deref(), fragment.real.as_deref()), (Some("shop"), Some("web1")));
+}
+
+#[test]
 fn nothing_is_written() {
     let tables = Tables::of(SHOP);
     tables.resolve();
@@ -204,7 +238,14 @@ fn a_packet_that_is_nobodys_is_told_why() {
             "ip4 198.51.100.7 > 192.0.2.10 / tcp 4242 > 22 S",
             "Members at 192.0.2.10: tcp/80 of `shop`, tcp/443 of `shop`.",
         ),
-        ("ip4 198.51.100.7 > 192.0.2.10 / icmp echo", "Services take TCP, UDP and SCTP, and this is ICMP."),
+        (
+            "ip4 198.51.100.7 > 192.0.2.10 proto=47 / data 8",
+            "Services take TCP, UDP and SCTP, and this is protocol 47.",
+        ),
+        (
+            "ip4 198.51.100.7 > 192.0.2.10 / icmp unreachable code=3 / ip4 192.0.2.10 > 198.51.100.7 / tcp 22 > 4242 A",
+            "No such connection goes through the director.",
+        ),
         (
             "ip4 10.0.0.11 > 198.51.100.7 / tcp 22 > 4242 A",
             "No connection of 10.0.0.11:22 with 198.51.100.7:4242 goes through the director.",

@@ -64,6 +64,7 @@ impl Director {
     pub fn new(capacity: Capacity) -> Self {
         let sweep = Sweep::new(10 * SECOND);
         let memory = Memory::on_heap(capacity, 0x5eed);
+        memory.set_fragment_ticks(5 * SECOND);
         let (ids, plan, leaving, failed) = Default::default();
         Self { memory, ids, plan, sweep, failed, now: 1000, leaving, applied: 0 }
     }

@@ -15,6 +15,7 @@
 //! | `ipvs` | what IPVS does, where no other module shows it |
 //! | `floods` | forged clients |
 //! | `fullnat` | sources of the director's own, and whose they are |
+//! | `fragments` | pieces of packets, and how many are remembered |
 //! | `rewriting` | frames there and back, checksums |
 //! | `numbers` | ids and keys |
 //! | `classifier` | plans as packets meet them |
@@ -26,6 +27,7 @@ mod configuration;
 mod director;
 mod floods;
 mod flows;
+mod fragments;
 mod fullnat;
 mod ipvs;
 mod load;
