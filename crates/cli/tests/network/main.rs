@@ -2,8 +2,10 @@
 //! its operator runs it. Needs root and the Debian packages of [`peers::PACKAGES`].
 
 mod failure;
+mod fragments;
 mod fullnat;
 mod hops;
+mod icmp;
 mod ipvs;
 mod lifecycle;
 mod methods;
