@@ -27,7 +27,7 @@ pub fn bench() -> &'static [u8] {
 
 pub const ENTRY: &str = "marca";
 /// Programs that the others call, in the order of their places in the map `PROGRAMS`: the engine's stages.
-pub const TAIL_CALLS: [&str; 12] = [
+pub const TAIL_CALLS: [&str; 13] = [
     "marca_judge",
     "marca_act",
     "marca_tell",
@@ -40,6 +40,7 @@ pub const TAIL_CALLS: [&str; 12] = [
     "marca_relate",
     "marca_relay",
     "marca_unwrap",
+    "marca_choose",
 ];
 pub const CLOCK: &str = "marca_clock";
 pub const DECAP: &str = "marca_decap";
@@ -68,6 +69,7 @@ pub const MAPS: [&str; 27] = [
     "FLOWS",
     "HALF_OPEN",
     "TEMPLATES",
+    "LOCALITIES",
     "WATCH",
     "NEIGHBOURS",
     "FRAGMENTS",

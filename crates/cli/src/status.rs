@@ -51,7 +51,11 @@ fn render(status: &Status) -> String {
 
 fn head(service: &ServiceStatus) -> Vec<String> {
     let vips: Vec<String> = service.vips.iter().map(ToString::to_string).collect();
-    let mut settings = format!("{} {}", service.scheduler, service.forward);
+    let flags: String = service.scheduler_flags.iter().map(|flag| format!(" {flag}")).collect();
+    let mut settings = format!("{}{flags} {}", service.scheduler, service.forward);
+    if service.udp != "tracked" {
+        settings.push_str(&format!(" udp {}", service.udp));
+    }
     if let Some(seconds) = service.persist_seconds {
         settings.push_str(&format!(" persist {seconds}s"));
     }
@@ -91,6 +95,7 @@ fn servers(service: &ServiceStatus) -> Table {
         "method",
         "weight",
         "state",
+        "upper",
         "active",
         "inactive",
         "conns",
@@ -108,23 +113,33 @@ fn servers(service: &ServiceStatus) -> Table {
             server.forward.to_owned(),
             server.weight.to_string(),
             state_of(server),
+            limit(server),
             server.active.to_string(),
             server.inactive.to_string(),
         ];
         row.extend(traffic(&server.traffic));
         table.add_row(row);
     }
-    let mut total = vec!["".to_owned(), "all".into(), "".into(), "".into(), "".into(), "".into()];
+    let mut total = vec!["".to_owned(), "all".into(), "".into(), "".into(), "".into(), "".into(), "".into()];
     total.push(service.servers.iter().map(|s| s.active).sum::<u64>().to_string());
     total.push(service.servers.iter().map(|s| s.inactive).sum::<u64>().to_string());
     total.extend(traffic(&service.traffic));
     table.add_row(total);
-    for column in (4..13).filter(|column| *column != 5) {
+    for column in (4..14).filter(|column| *column != 5) {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
     table
+}
+
+/// The upper threshold, and whether it is reached.
+fn limit(server: &ServerStatus) -> String {
+    match (server.upper, server.overloaded) {
+        (0, _) => "-".into(),
+        (upper, false) => upper.to_string(),
+        (upper, true) => format!("{upper} full"),
+    }
 }
 
 fn traffic(t: &TrafficStatus) -> [String; 5] {

@@ -5,7 +5,7 @@
 use crate::diagnostic::Span;
 use crate::model::{
     Config, Forward, Mark, MarkRule, MemberPort, OnFailure, Persistence, PortMatch, RateLimit, Reuse, Router,
-    Scheduler, Selector, Server, Service, SourceRange, Timeouts, Udp,
+    Scheduler, SchedulerFlags, Selector, Server, Service, SourceRange, Timeouts, Udp,
 };
 use ipnet::IpNet;
 use std::net::IpAddr;
@@ -104,6 +104,7 @@ pub(crate) struct ServiceDraft {
     /// The real servers' port for all that has the mark.
     pub target: Field<u16>,
     pub scheduler: Field<Scheduler>,
+    pub scheduler_flags: List<SchedulerFlag>,
     pub persistence: Option<Persistence>,
     pub forward: Field<Forward>,
     pub timeouts: Timeouts,
@@ -125,7 +126,17 @@ pub(crate) struct ServerDraft {
     pub name: Field<String>,
     pub addresses: List<IpAddr>,
     pub weight: u16,
+    pub upper: Field<u32>,
+    pub lower: Field<u32>,
     pub forward: Field<Forward>,
+}
+
+/// An item of `scheduler_flags`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SchedulerFlag {
+    Port,
+    Fallback,
+    NoFallback,
 }
 
 /// The VIPs of a service: its own, or the host prefixes of the rules that set its mark.
@@ -189,6 +200,8 @@ fn finish_service(service: &ServiceDraft, marks: &[MarkDraft]) -> Service {
         name: name_of(service, server).map(|name| name.value).unwrap_or_default(),
         addresses: server.addresses.to_vec(),
         weight: server.weight,
+        upper: server.upper.value().unwrap_or(0),
+        lower: server.lower.value().unwrap_or(0),
         forward: forward_of(service, server).map_or(Forward::Nat, |forward| forward.value),
     };
     Service {
@@ -198,6 +211,10 @@ fn finish_service(service: &ServiceDraft, marks: &[MarkDraft]) -> Service {
             None => Selector::Ports { vips, ports: service.ports.to_vec() },
         },
         scheduler: service.scheduler.value().unwrap_or(Scheduler::Wlc),
+        scheduler_flags: SchedulerFlags {
+            port: service.scheduler_flags.values().any(|flag| *flag == SchedulerFlag::Port),
+            fallback: service.scheduler_flags.values().all(|flag| *flag != SchedulerFlag::NoFallback),
+        },
         persistence: service.persistence,
         forward: service.forward.value().unwrap_or(Forward::Nat),
         timeouts: service.timeouts,

@@ -195,7 +195,16 @@ pub const KEYS: &[Key] = &[
         "the name of a scheduler",
         Default("wlc"),
         r#""wlc""#,
-        "How a real server is chosen: `rr`, `wrr`, `lc`, `wlc`, `sh` or `maglev` (also called `mh`).",
+        "How a real server is chosen: `rr`, `wrr`, `lc`, `wlc`, `sed`, `nq`, `fo`, `ovf`, `twos`, `sh`, `maglev` (also \
+         called `mh`), `dh`, `lblc` or `lblcr`.",
+    ),
+    key(
+        "service.*.scheduler_flags",
+        "a flag such as \"port\" or a list of them",
+        Default("fallback"),
+        r#"["port", "no-fallback"]"#,
+        "With `sh` and `maglev`: `port` hashes the client's port as well; with these and `dh`: `fallback` or \
+         `no-fallback` for clients whose server takes nobody.",
     ),
     key(
         "service.*.persist",
@@ -263,10 +272,11 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "service.*.udp",
-        "\"tracked\" or \"stateless\"",
+        "\"tracked\", \"stateless\" or \"one-packet\"",
         Default("tracked"),
         r#""tracked""#,
-        "Whether datagrams are remembered; `stateless` needs the scheduler `sh` or `maglev`.",
+        "Whether datagrams are remembered; `stateless` needs the scheduler `sh` or `maglev`, `one-packet` schedules \
+         each datagram by itself.",
     ),
     key(
         "service.*.reuse",
@@ -316,6 +326,13 @@ pub const KEYS: &[Key] = &[
         Default("5m"),
         r#""5m""#,
         "A UDP client after its last datagram.",
+    ),
+    key(
+        "service.*.timeouts.locality",
+        "a duration such as \"5m\" or a number of seconds",
+        Default("24h"),
+        r#""24h""#,
+        "With `lblc` and `lblcr`, a destination after its last new connection.",
     ),
     key(
         "service.*.timeouts.sctp",
@@ -393,6 +410,20 @@ pub const KEYS: &[Key] = &[
         Default("1"),
         "3",
         "The server's share of new clients; 0 takes none.",
+    ),
+    key(
+        "service.*.server[].upper",
+        "an integer from 0 to 2147483647",
+        Default("0, any number"),
+        "1000",
+        "So many connections, active and inactive, and the server takes no new clients for a while.",
+    ),
+    key(
+        "service.*.server[].lower",
+        "an integer from 0 to 2147483647",
+        Default("0, three quarters of `upper`"),
+        "800",
+        "When its connections are fewer than that, it takes new clients again.",
     ),
     key(
         "service.*.server[].forward",

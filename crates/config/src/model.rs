@@ -185,6 +185,7 @@ pub struct Service {
     pub name: String,
     pub selector: Selector,
     pub scheduler: Scheduler,
+    pub scheduler_flags: SchedulerFlags,
     pub persistence: Option<Persistence>,
     pub forward: Forward,
     pub timeouts: Timeouts,
@@ -253,11 +254,41 @@ pub enum Scheduler {
     Sh,
     /// Maglev consistent hashing.
     Maglev,
+    /// Shortest expected delay.
+    Sed,
+    /// Never queue.
+    Nq,
+    /// Weighted fail-over.
+    Fo,
+    /// Weighted overflow.
+    Ovf,
+    /// Destination hashing.
+    Dh,
+    /// Power of two choices.
+    Twos,
+    /// Locality-based least connection.
+    Lblc,
+    /// The same with replication.
+    Lblcr,
 }
 
 impl Scheduler {
-    pub const ALL: [Scheduler; 6] =
-        [Scheduler::Rr, Scheduler::Wrr, Scheduler::Lc, Scheduler::Wlc, Scheduler::Sh, Scheduler::Maglev];
+    pub const ALL: [Scheduler; 14] = [
+        Scheduler::Rr,
+        Scheduler::Wrr,
+        Scheduler::Lc,
+        Scheduler::Wlc,
+        Scheduler::Sh,
+        Scheduler::Maglev,
+        Scheduler::Sed,
+        Scheduler::Nq,
+        Scheduler::Fo,
+        Scheduler::Ovf,
+        Scheduler::Dh,
+        Scheduler::Twos,
+        Scheduler::Lblc,
+        Scheduler::Lblcr,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -267,7 +298,35 @@ impl Scheduler {
             Scheduler::Wlc => "wlc",
             Scheduler::Sh => "sh",
             Scheduler::Maglev => "maglev",
+            Scheduler::Sed => "sed",
+            Scheduler::Nq => "nq",
+            Scheduler::Fo => "fo",
+            Scheduler::Ovf => "ovf",
+            Scheduler::Dh => "dh",
+            Scheduler::Twos => "twos",
+            Scheduler::Lblc => "lblc",
+            Scheduler::Lblcr => "lblcr",
         }
+    }
+
+    /// Whether a table of clients decides, so that packets need no record of their connection.
+    pub fn is_by_table(self) -> bool {
+        matches!(self, Scheduler::Sh | Scheduler::Maglev)
+    }
+}
+
+/// How the schedulers with a table use it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SchedulerFlags {
+    /// `sh` and `maglev`: the client's port is hashed as well (IPVS's `sh-port`, `mh-port`).
+    pub port: bool,
+    /// `sh`, `maglev` and `dh`: clients of a server that takes nobody get another one (`sh-fallback`, `mh-fallback`).
+    pub fallback: bool,
+}
+
+impl Default for SchedulerFlags {
+    fn default() -> Self {
+        Self { port: false, fallback: true }
     }
 }
 
@@ -360,6 +419,8 @@ pub struct Timeouts {
     pub udp: Duration,
     pub sctp: Duration,
     pub sctp_closing: Duration,
+    /// How long `lblc` and `lblcr` remember who has served a destination (`lblc_expiration`).
+    pub locality: Duration,
 }
 
 impl Default for Timeouts {
@@ -371,6 +432,7 @@ impl Default for Timeouts {
             udp: Duration::from_secs(300),
             sctp: Duration::from_secs(900),
             sctp_closing: Duration::from_secs(60),
+            locality: Duration::from_secs(24 * 60 * 60),
         }
     }
 }
@@ -404,6 +466,18 @@ pub enum Udp {
     Tracked,
     /// Table schedulers only: the table alone decides, nothing is recorded, a change of the pool moves clients.
     Stateless,
+    /// Each datagram is scheduled by itself, and nothing is recorded (`ipvsadm -o`).
+    OnePacket,
+}
+
+impl Udp {
+    pub fn name(self) -> &'static str {
+        match self {
+            Udp::Tracked => "tracked",
+            Udp::Stateless => "stateless",
+            Udp::OnePacket => "one-packet",
+        }
+    }
 }
 
 /// What becomes of a SYN on the addresses and ports of a closed connection (IPVS `conn_reuse_mode`).
@@ -425,6 +499,10 @@ pub struct Server {
     pub addresses: Vec<IpAddr>,
     /// 0 takes no new clients.
     pub weight: u16,
+    /// So many connections, and it takes no new clients until there are fewer than `lower`. 0: any number.
+    pub upper: u32,
+    /// 0: three quarters of `upper`.
+    pub lower: u32,
     /// The service's method unless the server says otherwise.
     pub forward: Forward,
 }

@@ -12,7 +12,9 @@ mod tests;
 
 pub use difference::Difference;
 
-use crate::model::{Forward, OnFailure, Persistence, PortRange, Protocol, RateLimit, Reuse, Scheduler, Timeouts, Udp};
+use crate::model::{
+    Forward, OnFailure, Persistence, PortRange, Protocol, RateLimit, Reuse, Scheduler, SchedulerFlags, Timeouts, Udp,
+};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -55,6 +57,7 @@ pub struct ServicePlan {
     /// Of clients and VIPs.
     pub family: Family,
     pub scheduler: Scheduler,
+    pub scheduler_flags: SchedulerFlags,
     pub persistence: Option<Persistence>,
     pub timeouts: Timeouts,
     pub udp: Udp,
@@ -75,6 +78,9 @@ pub struct RealPlan {
     /// None for `local`. Of the service's family, or of any with a tunnel (the service's family is preferred).
     pub address: Option<IpAddr>,
     pub weight: u16,
+    /// See [`crate::model::Server`].
+    pub upper: u32,
+    pub lower: u32,
     pub forward: Forward,
     pub standing: Standing,
 }

@@ -6,6 +6,7 @@ use crate::standings::{Draining, Standings};
 use marca_config::model::{Config, Selector, Service};
 use marca_config::plan::{Family, Plan, RealPlan, ServicePlan};
 use marca_engine::layout::{Traffic, real_flags};
+use marca_engine::schedule::threshold;
 use marca_tables::classifier;
 use marca_tables::ids::{Ids, service_key};
 use marca_tables::memory::Memory;
@@ -99,6 +100,8 @@ impl Running {
             vips: vips.vips().to_vec(),
             ports: selector,
             scheduler: service.scheduler.name(),
+            scheduler_flags: flags(service),
+            udp: service.udp.name(),
             persist_seconds: service.persistence.map(|p| p.timeout.as_secs()),
             forward: service.forward.name(),
             rate_limited,
@@ -158,6 +161,9 @@ impl Running {
             addresses: real.address.into_iter().collect(),
             forward: real.forward.name(),
             weight: real.weight,
+            upper: real.upper,
+            lower: real.lower,
+            overloaded: load.is_some_and(threshold::is_overloaded),
             state,
             seconds_left: draining.and_then(seconds_left),
             active,
@@ -172,6 +178,11 @@ fn seconds_left(draining: &Draining) -> Option<u64> {
     let left = draining.left(since_boot().ok()?);
     // What has begun counts.
     Some(left.as_secs() + u64::from(left.subsec_nanos() > 0))
+}
+
+fn flags(service: &Service) -> Vec<&'static str> {
+    let flags = service.scheduler_flags;
+    [(flags.port, "port"), (!flags.fallback, "no-fallback")].into_iter().filter(|f| f.0).map(|f| f.1).collect()
 }
 
 fn number(ids: &Ids, service: &str, family: Family, real: &RealPlan) -> Option<u32> {
@@ -212,6 +223,9 @@ pub struct ServiceStatus {
     /// Member ports, or the mark.
     pub ports: Vec<String>,
     pub scheduler: &'static str,
+    /// Those that are not the default.
+    pub scheduler_flags: Vec<&'static str>,
+    pub udp: &'static str,
     pub persist_seconds: Option<u64>,
     pub forward: &'static str,
     /// New connections that were dropped, because they were beyond the rate limit.
@@ -247,6 +261,11 @@ pub struct ServerStatus {
     pub state: &'static str,
     /// Until its persistent clients move, if there is a deadline.
     pub seconds_left: Option<u64>,
+    /// Thresholds as configured; 0: none.
+    pub upper: u32,
+    pub lower: u32,
+    /// The upper one is reached, by one family at least: it takes no new clients.
+    pub overloaded: bool,
     /// Connections that are established, as `ActiveConn` of ipvsadm.
     pub active: u64,
     /// Connections that are not yet or no longer, as `InActConn`.
@@ -263,6 +282,7 @@ impl ServerStatus {
             self.state = other.state;
         }
         self.seconds_left = self.seconds_left.max(other.seconds_left);
+        self.overloaded |= other.overloaded;
         self.active += other.active;
         self.inactive += other.inactive;
         self.traffic.add(&other.traffic);

@@ -58,9 +58,19 @@ impl Outbound {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unique {
     pub service: u32,
+    /// Of datagrams that are scheduled one by one: the real server. Else [`NO_REAL`].
+    pub single: u32,
     /// Index into the VIP table.
     pub vip: u32,
     pub port: u16,
+}
+
+impl Unique {
+    #[inline(always)]
+    fn of(target: &Target) -> Self {
+        let single = if target.flags & target_flags::SINGLE != 0 { target.owner } else { NO_REAL };
+        Self { service: target.owner, single, vip: target.vip, port: target.port }
+    }
 }
 
 /// By addresses alone. `None`: nobody's.
@@ -131,7 +141,7 @@ pub fn class<T: Tables>(t: &T, control: &Control, party: &Party, h: &Headers, in
     }
     match exact(t, control, node_port_key(party.node, h.protocol, h.source_port)) {
         Some(target) if target.flags & target_flags::UNIQUE != 0 => {
-            let unique = Unique { service: target.owner, vip: target.vip, port: target.port };
+            let unique = Unique::of(&target);
             Ok(Class::Reply { unique: Some(unique), outbound: Outbound::NONE })
         }
         Some(target) if target.flags & target_flags::OUTBOUND != 0 => {
@@ -148,7 +158,7 @@ pub fn class<T: Tables>(t: &T, control: &Control, party: &Party, h: &Headers, in
 pub fn unique<T: Tables>(t: &T, control: &Control, node: u32, protocol: u8, port: u16) -> Option<Unique> {
     match exact(t, control, node_port_key(node, protocol, port)) {
         Some(target) if target.flags & (target_flags::UNIQUE | target_flags::UNIQUE_LATER) != 0 => {
-            Some(Unique { service: target.owner, vip: target.vip, port: target.port })
+            Some(Unique::of(&target))
         }
         _ => None,
     }

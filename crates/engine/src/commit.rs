@@ -6,7 +6,7 @@ use crate::layout::{Control, Service, TCP, UDP, slot_bits, state_bits};
 use crate::persist;
 use crate::rate;
 use crate::reason::Reason;
-use crate::schedule;
+use crate::schedule::{self, locality, threshold};
 use crate::tables::{CellTable, Tables};
 use crate::wire::Headers;
 
@@ -27,7 +27,7 @@ pub fn commit<T: Tables>(t: &T, control: &Control, h: &Headers, d: &Decision, no
         release(t, d.release_table, d.release);
     }
     match d.change.kind {
-        ChangeKind::None => {}
+        ChangeKind::None | ChangeKind::Once => {}
         ChangeKind::Touch => {
             if let Some(cell) = t.cell(d.change.table, d.change.index) {
                 flow::touch(cell, now);
@@ -42,6 +42,10 @@ pub fn commit<T: Tables>(t: &T, control: &Control, h: &Headers, d: &Decision, no
     {
         // Whoever was faster has moved it; moving it again would pass somebody over.
         cursor.replace(d.cursor.before, d.cursor.after);
+    }
+    if d.locality.kind != locality::Kind::Nothing {
+        let ends = (d.service, d.real_index);
+        locality::remember(t, control, &d.locality, ends, h.family, &h.destination, now);
     }
     if d.template.kind != RememberKind::Nothing
         && let Some(settings) = t.service(d.service)
@@ -77,6 +81,7 @@ fn open<T: Tables>(t: &T, control: &Control, h: &Headers, d: &Decision, now: u32
         } else {
             load.inactive.add(1);
         }
+        threshold::opened(load);
     }
     if d.table && table == CellTable::HalfOpen && h.protocol == TCP {
         watch::set(t, key.hash(control.seed, state as u16));
@@ -191,5 +196,6 @@ pub(crate) fn gone<T: Tables>(t: &T, real: u32, state: u64) {
         } else {
             load.inactive.sub(1);
         }
+        threshold::ended(load);
     }
 }

@@ -6,7 +6,7 @@ use crate::forward::fullnat;
 use crate::layout::{Address, Control, NO_REAL, Service, TCP, UDP, real_flags, service_flags, state_bits};
 use crate::persist;
 use crate::reason::Reason;
-use crate::schedule::{self, CursorMove, Pick};
+use crate::schedule::{self, CursorMove, Newcomer, locality};
 use crate::tables::{CellTable, Step, Tables};
 use crate::wire::{ACK, FIN, Headers, RST, SYN};
 
@@ -14,6 +14,8 @@ use crate::wire::{ACK, FIN, Headers, RST, SYN};
 /// undefined one, which LLVM is free to do with the unused payload of an enum.
 #[derive(Clone, Copy, Debug)]
 pub struct Decision {
+    /// The real server is still to be chosen: see [`choose`].
+    pub open: bool,
     pub service: u32,
     pub real_index: u32,
     pub way: Way,
@@ -23,6 +25,7 @@ pub struct Decision {
     pub release_table: CellTable,
     pub template: Remember,
     pub cursor: CursorMove,
+    pub locality: locality::Change,
     /// The service's table decides: the watch filter must know of handshakes and closes.
     pub table: bool,
     /// To the server: what it takes for the client; 0: the client's own address and port. See
@@ -35,6 +38,7 @@ impl Decision {
     #[inline(always)]
     pub fn to_server(service: u32, real_index: u32, port: u16, change: Change, table: bool) -> Self {
         Self {
+            open: false,
             service,
             real_index,
             way: Way::to_server(port),
@@ -43,6 +47,7 @@ impl Decision {
             release_table: CellTable::Flows,
             template: Remember::NOTHING,
             cursor: CursorMove::NONE,
+            locality: locality::Change::NOTHING,
             table,
             source: 0,
         }
@@ -110,6 +115,8 @@ pub enum ChangeKind {
     Promote,
     /// A new one.
     Open,
+    /// None: the packet is a connection by itself.
+    Once,
 }
 
 impl Change {
@@ -126,6 +133,8 @@ impl Change {
         let kind = if from == to { ChangeKind::Touch } else { ChangeKind::Update };
         Self { kind, table, index, from, to }
     }
+
+    const ONCE: Self = Self { kind: ChangeKind::Once, ..Self::NONE };
 
     #[inline(always)]
     fn open(table: CellTable, to: u64) -> Self {
@@ -216,12 +225,13 @@ fn request<T: Tables>(
     if let Some(slot) = &slot {
         t.note(Step::Slot { index: slot.index, real: slot.real, record: slot.record });
     }
-    let stateless = h.protocol == UDP && settings.flags & service_flags::UDP_STATELESS != 0 && !expected;
+    let unrecorded = is_unrecorded(h, &settings, expected);
+    let stateless = unrecorded && settings.flags & service_flags::UDP_STATELESS != 0;
     let key = key(h);
     let mut release = NO_RECORD;
     let mut release_table = CellTable::Flows;
     let mut former = NO_REAL;
-    if !stateless {
+    if !unrecorded {
         let m = FromClient::new(&key, control.seed, port);
         let found = flow::find(t, control, CellTable::Flows, &m);
         if found.exists() {
@@ -280,29 +290,24 @@ fn request<T: Tables>(
     if settings.flags & service_flags::REUSE_KEEPS != 0 && settings.persist == 0 && h.protocol == TCP {
         followed = again(t, service, former);
     }
-    let pick = if followed == NO_REAL {
-        schedule::pick(t, service, &settings, slot)
-    } else {
-        Pick { real: followed, cursor: CursorMove::NONE }
-    };
-    if pick.real == NO_REAL {
-        return Err(Reason::NoServer);
-    }
     let change = match h.protocol {
         UDP if stateless => Change::NONE,
+        UDP if unrecorded => Change::ONCE,
         UDP => Change::open(CellTable::HalfOpen, u64::from(port)),
         _ => Change::open(CellTable::HalfOpen, u64::from(port) | state_bits::HALF_OPEN),
     };
-    let mut decision = Decision::to_server(service, pick.real, port, change, table);
+    // As in IPVS (`ip_vs_check_template`) thresholds do not keep out who comes back.
+    let mut decision = Decision::to_server(service, followed, port, change, table);
+    decision.open = followed == NO_REAL;
     decision.release = release;
     decision.release_table = release_table;
-    decision.cursor = pick.cursor;
     if settings.persist != 0 {
         let expires = now.wrapping_add(settings.persist);
         let known = at != NO_RECORD;
         decision.template = Remember {
-            // No proof is needed to renew, nor to move away from a real server that is gone.
-            kind: if known {
+            // No proof is needed to renew, nor to move away from a real server that is gone. Of datagrams that are
+            // scheduled one by one the client's second one is all the proof that there will be.
+            kind: if known || (unrecorded && !stateless && followed != NO_REAL) {
                 RememberKind::Template
             } else if followed == NO_REAL || h.protocol == UDP {
                 // Datagrams of other flows renew one that waits, since they have no handshake that it could wait for.
@@ -329,6 +334,39 @@ fn again<T: Tables>(t: &T, service: u32, former: u32) -> u32 {
         }
         _ => NO_REAL,
     }
+}
+
+/// Chooses the real server of a new connection.
+#[inline(always)]
+pub fn choose<T: Tables>(t: &T, h: &Headers, d: &mut Decision, now: u32) -> Result<(), Reason> {
+    let Some(control) = t.control() else { return Err(Reason::Inconsistent) };
+    let Some(settings) = t.service(d.service) else { return Err(Reason::Inconsistent) };
+    let newcomer = Newcomer {
+        family: h.family,
+        client: &h.source,
+        client_port: h.source_port,
+        destination: &h.destination,
+        slot: schedule::slot(t, &control, &settings, h.family, &h.source, h.source_port),
+        // Stateless datagrams are no connections.
+        counts: d.change.kind != ChangeKind::None,
+        seed: control.seed,
+        now,
+    };
+    let pick = schedule::pick(t, &control, d.service, &settings, &newcomer);
+    if pick.real == NO_REAL {
+        return Err(Reason::NoServer);
+    }
+    d.open = false;
+    d.real_index = pick.real;
+    d.cursor = pick.cursor;
+    d.locality = pick.locality;
+    Ok(())
+}
+
+/// Whether the packet is a datagram of which nothing is recorded.
+#[inline(always)]
+pub fn is_unrecorded(h: &Headers, settings: &Service, expected: bool) -> bool {
+    h.protocol == UDP && settings.flags & (service_flags::UDP_STATELESS | service_flags::ONE_PACKET) != 0 && !expected
 }
 
 /// Whether a record's connection has ended though the record is still there: a datagram flow past its time, or a SYN on
@@ -512,7 +550,8 @@ fn open_outbound<T: Tables>(t: &T, control: &Control, h: &Headers, outbound: &Ou
 }
 
 /// A reply without a record: of a table service whose table sends this client to this real server, and whose port can
-/// mean nothing else. Where the slot asks records, or is another real server's, nothing is certain.
+/// mean nothing else. Where the slot asks records, or is another real server's, nothing is certain. Of datagrams that are
+/// scheduled one by one the port alone tells.
 #[inline(always)]
 pub fn stateless_reply<T: Tables>(
     t: &T,
@@ -521,20 +560,24 @@ pub fn stateless_reply<T: Tables>(
     unique: Option<Unique>,
 ) -> Result<(u32, Way), Reason> {
     let Some(unique) = unique else { return Err(Reason::NotAReply) };
-    let Some(settings) = t.service(unique.service) else { return Err(Reason::Inconsistent) };
-    let Some(slot) = schedule::slot(t, control, &settings, h.family, &h.destination, h.destination_port) else {
-        return Err(Reason::NotAReply);
-    };
-    let stateless = h.protocol == TCP || (h.protocol == UDP && settings.flags & service_flags::UDP_STATELESS != 0);
-    if slot.record || !stateless || settings.flags & service_flags::RECORDED != 0 {
-        return Err(Reason::NotAReply);
-    }
-    let Some(real) = t.real(slot.real) else { return Err(Reason::NotAReply) };
-    if real.address != h.source || real.family != h.family {
-        return Err(Reason::NotAReply);
+    let mut sender = unique.single;
+    if sender == NO_REAL {
+        let Some(settings) = t.service(unique.service) else { return Err(Reason::Inconsistent) };
+        let Some(slot) = schedule::slot(t, control, &settings, h.family, &h.destination, h.destination_port) else {
+            return Err(Reason::NotAReply);
+        };
+        let stateless = h.protocol == TCP || (h.protocol == UDP && settings.flags & service_flags::UDP_STATELESS != 0);
+        if slot.record || !stateless || settings.flags & service_flags::RECORDED != 0 {
+            return Err(Reason::NotAReply);
+        }
+        let Some(real) = t.real(slot.real) else { return Err(Reason::NotAReply) };
+        if real.address != h.source || real.family != h.family {
+            return Err(Reason::NotAReply);
+        }
+        sender = slot.real;
     }
     let Some(vip) = t.vip(unique.vip) else { return Err(Reason::Inconsistent) };
-    Ok((slot.real, Way::to_client(vip.address, unique.port)))
+    Ok((sender, Way::to_client(vip.address, unique.port)))
 }
 
 /// A client's SYN straight to a real server, past the VIP: if its replies could be taken for those of a table service,

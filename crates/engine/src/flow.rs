@@ -1,4 +1,4 @@
-//! The tables of [`Cell`]s: established connections, half-open connections, persistence templates.
+//! The tables of [`Cell`]s: established connections, half-open connections, persistence templates, localities.
 //!
 //! Each is an array of buckets of [`limits::WAYS`] cells; a key may be in either of two buckets. Packets on several
 //! processors, the daemon's sweep and readers share the memory without locks: a cell is taken by compare-and-swap of its
@@ -234,6 +234,7 @@ fn mask(control: &Control, table: CellTable) -> u32 {
         CellTable::Flows => control.flow_mask,
         CellTable::HalfOpen => control.half_open_mask,
         CellTable::Templates => control.template_mask,
+        CellTable::Localities => limits::LOCALITIES / limits::WAYS - 1,
     }
 }
 

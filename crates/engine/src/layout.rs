@@ -39,6 +39,14 @@ pub mod limits {
     pub const FRAGMENTS: u32 = 1 << 14;
     /// Records of a bucket of that table.
     pub const FRAGMENT_WAYS: u32 = 8;
+    /// Destinations that the schedulers `lblc` and `lblcr` remember, of all services together (2 MiB). IPVS begins to
+    /// forget at 16,384 for each service.
+    pub const LOCALITIES: u32 = 1 << 15;
+    /// Real servers that `lblcr` remembers for a destination.
+    pub const REPLICAS: usize = 6;
+    /// Slots looked at for a client whose slot's real server is over its threshold, before the list of the real
+    /// servers: IPVS's whole table.
+    pub const FALLBACKS: u32 = 256;
     /// Prefixes of copied routes: some thousands of VIPs among them. A router with more (a full Internet table has a
     /// million) asks the kernel.
     pub const ROUTES: u32 = 1 << 16;
@@ -216,6 +224,8 @@ pub mod target_flags {
     pub const EXPECTED: u32 = 8;
     /// Replies: the real server may open connections from this port, as the VIP at `vip`; `owner` is its own number.
     pub const OUTBOUND: u32 = 16;
+    /// Replies: with UNIQUE, of a service that schedules each datagram by itself; `owner` is the real server's own number.
+    pub const SINGLE: u32 = 32;
 }
 
 record! {
@@ -290,6 +300,8 @@ record! {
         gcd_weight: u32,
         /// Which number of the configuration's services this is.
         config: u32,
+        /// How long `lblc` and `lblcr` remember a destination, and how soon the latter takes back a replica.
+        locality: u32,
         /// See `service_flags`.
         flags: u32,
         /// See [`crate::schedule::Scheduler`].
@@ -305,11 +317,10 @@ record! {
         sctp_closing: u32,
         /// A datagram flow whose real server still answers so long after the client's one datagram is no flood's.
         assured: u32,
-        spare2: u32,
         /// New connections: see [`crate::rate`]. 0: no limit.
         rate_each: u64,
         rate_most: u64,
-        spare3: [u32; 4],
+        spare2: [u32; 4],
     }
 }
 
@@ -320,6 +331,12 @@ pub mod service_flags {
     pub const UDP_STATELESS: u32 = 2;
     /// The client's port is part of what the table hashes.
     pub const HASH_PORT: u32 = 4;
+    /// Each datagram is scheduled by itself, and UDP is not recorded.
+    pub const ONE_PACKET: u32 = 1 << 3;
+    /// Of table schedulers: clients of a real server that takes nobody are refused.
+    pub const NO_FALLBACK: u32 = 1 << 4;
+    /// Some real server has a threshold: see [`crate::schedule::threshold`].
+    pub const THRESHOLDS: u32 = 1 << 5;
     /// Clients are not told that their connection's real server has failed.
     pub const SILENT: u32 = 1 << 8;
     /// Connections have records, and packets ask them, even where a table decides: some real server is under fullnat.
@@ -365,7 +382,9 @@ record! {
         spare: u8,
         /// GUE: the destination port.
         tunnel_port: u16,
-        spare2: [u8; 4],
+        /// The last weight that was not 0; for the daemon. 0: none since it has this number.
+        last_weight: u16,
+        spare2: [u8; 2],
     }
 }
 
@@ -403,12 +422,14 @@ pub mod slot_bits {
     pub const RECORD: u64 = CONSULT | AUDIT;
 }
 
-/// Connections that a real server has now (`ActiveConn` and `InActConn` of ipvsadm).
+/// Connections that a real server has now (`ActiveConn` and `InActConn` of ipvsadm), and how many it may have.
 #[repr(C, align(8))]
 #[derive(Debug, Default)]
 pub struct Load {
     pub active: Word64,
     pub inactive: Word64,
+    /// See [`crate::schedule::threshold`]; 0: no thresholds.
+    pub bounds: Word64,
 }
 
 /// A connection, a half-open connection or a persistence template: one cache line. See [`crate::flow`].

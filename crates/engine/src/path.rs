@@ -55,6 +55,8 @@ pub enum Stage {
     Relay = 10,
     /// [`unwrap`]: an error about a tunnel becomes the packet that was inside, which is answered.
     Unwrap = 11,
+    /// [`choose`]: between the halves of the long way, where a new connection's real server is still to be chosen.
+    Choose = 12,
     /// The way is over.
     Done = u32::MAX,
 }
@@ -87,6 +89,7 @@ pub fn process<P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Outcome {
     loop {
         turn = match turn.stage {
             Stage::Judge => judge(p, t, &mut between),
+            Stage::Choose => choose(t, &mut between),
             Stage::Act => act(p, t, &mut between),
             Stage::Answer => tell(p, t, &between),
             Stage::Full => full(p, t),
@@ -215,12 +218,7 @@ pub fn judge<P: Packet, T: Tables>(p: &P, t: &mut T, between: &mut Between) -> T
     match study(p, t, &mut between.headers, now) {
         Ok(decision) => {
             between.work = Work { headers: between.headers, decision, now };
-            let full = fullnat::concerns(t, &between.headers, &decision) || decision.source != 0;
-            if between.headers.fragment {
-                // Of a later fragment nothing tells the source.
-                return if full { finish(t, Err(Reason::Fragment)) } else { Turn::to(Stage::Follow) };
-            }
-            Turn::to(if fullnat::concerns(t, &between.headers, &decision) { Stage::Borrow } else { Stage::Act })
+            if decision.open { Turn::to(Stage::Choose) } else { onwards(t, &between.work) }
         }
         Err(Other { stage, .. }) if stage != Stage::Done => Turn::to(stage),
         Err(Other { reason: Reason::Fragment, .. }) => Turn::to(Stage::Follow),
@@ -247,6 +245,28 @@ fn count_refused<T: Tables>(t: &mut T, reason: Reason, between: &Between) {
     if reason == Reason::RateLimited {
         t.count_refused(between.work.decision.service);
     }
+}
+
+/// A new connection gets a real server. Writes nothing but `between`.
+#[inline(always)]
+pub fn choose<T: Tables>(t: &mut T, between: &mut Between) -> Turn {
+    let Work { headers, decision, now } = &mut between.work;
+    match decide::choose(t, headers, decision, *now) {
+        Ok(()) => onwards(t, &between.work),
+        Err(reason) => finish(t, Err(reason)),
+    }
+}
+
+/// Where a packet goes on whose real server is known.
+#[inline(always)]
+fn onwards<T: Tables>(t: &mut T, work: &Work) -> Turn {
+    let concerns = fullnat::concerns(t, &work.headers, &work.decision);
+    if work.headers.fragment {
+        // Of a later fragment nothing tells the source.
+        let full = concerns || work.decision.source != 0;
+        return if full { finish(t, Err(Reason::Fragment)) } else { Turn::to(Stage::Follow) };
+    }
+    Turn::to(if concerns { Stage::Borrow } else { Stage::Act })
 }
 
 /// The second half of the long way: writes the records and rewrites the frame.
@@ -487,7 +507,7 @@ fn known<T: Tables>(t: &T, control: &Control, h: &Headers, class: &Class) -> Opt
             return Some(Known { real: slot.real, way: Way::to_server(port), touch: NO_RECORD, source: 0 });
         }
     }
-    if stateless && h.protocol == UDP {
+    if decide::is_unrecorded(h, &settings, expected) {
         return None;
     }
     let found = flow::find(t, control, CellTable::Flows, &FromClient::new(&key, control.seed, port));
@@ -547,7 +567,7 @@ fn study<P: Packet, T: Tables>(p: &P, t: &T, h: &mut Headers, now: u32) -> Resul
 fn carry_out<P: Packet, T: Tables>(p: &mut P, t: &mut T, work: &Work) -> Result<Sent, Reason> {
     let Some(control) = t.control() else { return Err(Reason::Inconsistent) };
     commit::commit(t, &control, &work.headers, &work.decision, work.now)?;
-    let new = work.decision.change.kind == ChangeKind::Open;
+    let new = matches!(work.decision.change.kind, ChangeKind::Open | ChangeKind::Once);
     if new && work.decision.way.to == To::Server {
         neighbour::learn(p, t, &work.headers);
     }

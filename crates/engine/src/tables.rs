@@ -8,7 +8,7 @@ use crate::layout::{
 use crate::reason::Reason;
 use crate::wire::Headers;
 
-/// One of the three tables of [`Cell`]s.
+/// One of the tables of [`Cell`]s.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CellTable {
     /// Established connections, and datagram flows.
@@ -18,6 +18,8 @@ pub enum CellTable {
     HalfOpen,
     /// Persistence templates.
     Templates,
+    /// Destinations, and the real servers that have served them: see [`crate::schedule::locality`].
+    Localities,
 }
 
 /// Where a packet to an arbitrary address leaves the director.
@@ -105,6 +107,14 @@ pub enum Step {
     Fragment {
         real: u32,
         to_client: bool,
+    },
+    /// The real server of the client's slot has reached its threshold.
+    Overloaded {
+        real: u32,
+    },
+    /// The least loaded of the real servers that have served this destination lately; [`crate::layout::NO_REAL`]: none.
+    Locality {
+        real: u32,
     },
     /// The scheduler chose.
     Scheduled {

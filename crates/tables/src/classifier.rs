@@ -4,6 +4,7 @@ use crate::ids::Ids;
 use crate::memory::{Memory, Prefix};
 use crate::region::Region;
 use ipnet::IpNet;
+use marca_config::model::{Protocol, Udp};
 use marca_config::plan::{Candidate, Family, Outbound, Outcome, Plan, PortPlan, Reply};
 use marca_engine::forward::Method;
 use marca_engine::hash;
@@ -233,6 +234,12 @@ impl Writer<'_> {
         number.ok_or_else(|| WriteError::NoNumber(plan.name.clone()))
     }
 
+    fn real(&self, service: usize, server: IpAddr) -> Result<u32, WriteError> {
+        let service = &self.plan.services[service];
+        let number = self.ids.real(&service.name, service.family, Some(server));
+        number.ok_or_else(|| WriteError::NoNumber(server.to_string()))
+    }
+
     /// Real servers under NAT, and what their ports mean.
     fn replies(&mut self) -> Result<(), WriteError> {
         let leaving = leaving(self.memory, self.ids);
@@ -246,10 +253,16 @@ impl Writer<'_> {
                 },
                 Reply::Unique { service, vip, port } => {
                     let vip = self.vip(*vip, &mut vips)?;
-                    let owner = self.service(*service)?;
                     // A connection that the plan does not know any more may have the same port.
                     let later = leaving.contains(&from.address);
-                    let flags = if later { target_flags::UNIQUE_LATER } else { target_flags::UNIQUE };
+                    let mut flags = if later { target_flags::UNIQUE_LATER } else { target_flags::UNIQUE };
+                    let single = self.plan.services[*service].udp == Udp::OnePacket && from.protocol == Protocol::Udp;
+                    let owner = if single {
+                        flags |= target_flags::SINGLE;
+                        self.real(*service, from.address)?
+                    } else {
+                        self.service(*service)?
+                    };
                     Target { owner, vip, port: *port, flags, ..Target::default() }
                 }
             };
@@ -268,9 +281,7 @@ impl Writer<'_> {
         outbound: &Outbound,
         vips: &mut HashMap<IpAddr, u32>,
     ) -> Result<Target, WriteError> {
-        let service = &self.plan.services[outbound.service];
-        let real = self.ids.real(&service.name, service.family, Some(server));
-        let owner = real.ok_or_else(|| WriteError::NoNumber(server.to_string()))?;
+        let owner = self.real(outbound.service, server)?;
         let vip = self.vip(outbound.vip, vips)?;
         Ok(Target { owner, vip, flags: target_flags::OUTBOUND, ..Target::default() })
     }

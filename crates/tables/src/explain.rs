@@ -122,6 +122,9 @@ impl Director<'_> {
         let mut shadow = self.shadow(pretend);
         let mut between = Between::new();
         let mut turn = marca_engine::judge(frame, &mut shadow, &mut between);
+        if turn.stage == Stage::Choose {
+            turn = marca_engine::choose(&mut shadow, &mut between);
+        }
         if turn.stage == Stage::Borrow {
             turn = marca_engine::borrow(&mut shadow, &mut between);
         }

@@ -7,7 +7,7 @@ use marca_engine::layout::{
     Address, AddressCell, Cell, Condition, Control, Destination, Fragment, LAYOUT_VERSION, Load, Neighbour, PortCell,
     RangeCell, Real, Server, ServiceCell, Vip, Word64, control_flags, limits,
 };
-use marca_engine::schedule::{maglev, source_hash};
+use marca_engine::schedule::{destination_hash, maglev, source_hash};
 use serde::{Deserialize, Serialize};
 
 /// Lengths of the tables. Fixed when the maps are made.
@@ -102,6 +102,7 @@ fn slots_wanted(service: &marca_config::plan::ServicePlan) -> usize {
             let weights: Vec<u32> = service.reals.iter().map(|r| u32::from(r.weight)).collect();
             1 << source_hash::table_bits(&weights)
         }
+        Scheduler::Dh => 1 << destination_hash::table_bits(service.reals.len()),
         _ => 0,
     }
 }
@@ -135,6 +136,7 @@ pub struct Memory {
     pub flows: Region<Cell>,
     pub half_open: Region<Cell>,
     pub templates: Region<Cell>,
+    pub localities: Region<Cell>,
     pub watch: Region<Word64>,
     pub neighbours: Region<Neighbour>,
     pub fragments: Region<Fragment>,
@@ -169,6 +171,7 @@ impl Memory {
             flows: Region::on_heap(capacity.flows),
             half_open: Region::on_heap(capacity.half_open),
             templates: Region::on_heap(capacity.templates),
+            localities: Region::on_heap(limits::LOCALITIES),
             watch: Region::on_heap(WATCH_WORDS),
             neighbours: Region::on_heap(limits::NEIGHBOURS),
             fragments: Region::on_heap(limits::FRAGMENTS),

@@ -3,7 +3,7 @@
 use crate::classifier::{address, family_number};
 use crate::ids::Ids;
 use crate::memory::Memory;
-use marca_config::model::{Forward, OnFailure, RateLimit, Reuse, Scheduler as Name, Udp};
+use marca_config::model::{Forward, OnFailure, RateLimit, Reuse, Scheduler as Name, SchedulerFlags, Udp};
 use marca_config::plan::{Difference, Family, Plan, RealPlan, ServicePlan, Standing};
 use marca_engine::forward::Method;
 use marca_engine::hash;
@@ -11,7 +11,7 @@ use marca_engine::layout::{
     Address, NO_REAL, Real, Server, Service, ServiceCell, V6, real_flags, service_flags, slot_bits,
 };
 use marca_engine::rate;
-use marca_engine::schedule::{Scheduler, maglev, source_hash};
+use marca_engine::schedule::{Scheduler, destination_hash, maglev, source_hash, threshold};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -319,9 +319,10 @@ impl Writer<'_> {
             .collect();
         let mut new = self.settings(plan, config);
         new.servers_len = servers.len() as u32;
-        let table = table(plan, &reals, &old);
+        let shares: Vec<u32> = plan.reals.iter().zip(&reals).map(|(p, &r)| self.table_weight(p, r, number)).collect();
+        let table = table(plan, &reals, &shares, &old);
         new.slots_len = table.len() as u32;
-        if new.scheduler == Scheduler::Sh as u8 {
+        if matches!(plan.scheduler, Name::Sh | Name::Dh) {
             new.sh_bits = table.len().trailing_zeros() as u8;
         }
         let sources: Vec<Address> = plan.sources.iter().map(|source| address(*source).1).collect();
@@ -380,6 +381,18 @@ impl Writer<'_> {
         if plan.on_failure == OnFailure::Drop {
             flags |= service_flags::SILENT;
         }
+        if plan.udp == Udp::OnePacket {
+            flags |= service_flags::ONE_PACKET;
+        }
+        if plan.scheduler_flags.port {
+            flags |= service_flags::HASH_PORT;
+        }
+        if !plan.scheduler_flags.fallback {
+            flags |= service_flags::NO_FALLBACK;
+        }
+        if plan.reals.iter().any(|real| real.upper != 0) {
+            flags |= service_flags::THRESHOLDS;
+        }
         let (rate_each, rate_most) = plan.rate_limit.map_or((0, 0), |limit| self.clock.rate(limit));
         Service {
             mask: mask(plan),
@@ -393,12 +406,22 @@ impl Writer<'_> {
             assured: ticks(ASSURED),
             rate_each,
             rate_most,
+            locality: ticks(plan.timeouts.locality),
             max_weight: weights().max().unwrap_or(0),
             gcd_weight: weights().fold(0, maglev::gcd),
             scheduler: scheduler(plan.scheduler) as u8,
             flags,
             config,
             ..Service::default()
+        }
+    }
+
+    /// What a real server counts in its service's table. With `maglev` one of weight 0 whose clients are refused keeps
+    /// the share that it had, so that no others move (`ip_vs_mh.c` uses `last_weight`).
+    fn table_weight(&self, plan: &RealPlan, index: u32, service: u32) -> u32 {
+        match self.memory.reals.get(index) {
+            Some(real) if plan.weight == 0 && is_same(&real, plan, service) => u32::from(real.last_weight),
+            _ => u32::from(plan.weight),
         }
     }
 
@@ -430,8 +453,8 @@ fn real(memory: &Memory, plan: &RealPlan, index: u32, changed: &Changed) {
     let (family, address) = plan.address.map_or((0, Address::default()), address);
     let method = method(plan.forward) as u8;
     // The way to it is kept while it is the same host reached by the same method.
-    let same = old.address == address && old.family == family && old.service == service;
-    let kept = if same { old } else { Real::default() };
+    let kept = if is_same(&old, plan, service) { old } else { Real::default() };
+    let last_weight = if plan.weight == 0 { kept.last_weight } else { plan.weight };
     let standing = match plan.standing {
         Standing::Serving => real_flags::UP,
         Standing::Drained => 0,
@@ -451,8 +474,17 @@ fn real(memory: &Memory, plan: &RealPlan, index: u32, changed: &Changed) {
             flags |= real_flags::CHECKSUM;
         }
     }
-    let real = Real { address, family, service, method, flags, tunnel_port, ..kept };
+    let real = Real { address, family, service, method, flags, tunnel_port, last_weight, ..kept };
     memory.reals.set(index, &real);
+    if let Some(load) = memory.loads.at(index) {
+        threshold::set(load, plan.upper, plan.lower);
+    }
+}
+
+/// Whether the record is of this real server of this service.
+fn is_same(real: &Real, plan: &RealPlan, service: u32) -> bool {
+    let (family, address) = plan.address.map_or((0, Address::default()), address);
+    real.address == address && real.family == family && real.service == service
 }
 
 /// Slots whose real server changes ask records from now on; what asked them before goes on asking.
@@ -485,26 +517,44 @@ fn same_mapping(old: &Service, new: &Service) -> bool {
 }
 
 /// Which real server each slot has; empty for services without a table.
-fn table(plan: &ServicePlan, reals: &[u32], old: &Service) -> Vec<u32> {
+fn table(plan: &ServicePlan, reals: &[u32], shares: &[u32], old: &Service) -> Vec<u32> {
     let weights: Vec<u32> = plan.reals.iter().map(|r| u32::from(r.weight)).collect();
+    let SchedulerFlags { fallback, .. } = plan.scheduler_flags;
     let mut table;
-    let filled = match plan.scheduler {
+    match plan.scheduler {
         Name::Maglev => {
             let size = maglev::table_size(reals.len());
             // A table that is large enough stays as large as it is: another size would move every client's slot.
             let kept = old.scheduler == Scheduler::Maglev as u8 && old.slots_len >= size && old.slots_len <= size * 8;
             let size = if kept { old.slots_len } else { size };
             table = vec![0; size as usize];
-            let members: Vec<maglev::Member> = plan.reals.iter().zip(&weights).map(|(r, &w)| member(r, w)).collect();
-            maglev::fill(&members, &mut table, &mut vec![maglev::Place::default(); members.len()])
+            let shares = if fallback { &weights } else { shares };
+            let members: Vec<maglev::Member> = plan.reals.iter().zip(shares).map(|(r, &w)| member(r, w)).collect();
+            if !maglev::fill(&members, &mut table, &mut vec![maglev::Place::default(); members.len()]) {
+                return vec![NO_REAL; table.len()];
+            }
         }
         Name::Sh => {
             table = vec![0; 1 << source_hash::table_bits(&weights)];
-            source_hash::fill(&weights, &mut table)
+            if reals.is_empty() {
+                return vec![NO_REAL; table.len()];
+            }
+            source_hash::fill(&weights, &mut table);
+        }
+        Name::Dh => {
+            table = vec![0; 1 << destination_hash::table_bits(reals.len())];
+            if reals.is_empty() {
+                return vec![NO_REAL; table.len()];
+            }
+            destination_hash::fill(reals.len(), &mut table);
         }
         _ => return Vec::new(),
-    };
-    table.iter().map(|&server| if filled { reals[server as usize] } else { NO_REAL }).collect()
+    }
+    if fallback && plan.scheduler != Name::Maglev {
+        source_hash::fall_back(&weights, &mut table);
+    }
+    let takes = |server: &u32| if weights[*server as usize] > 0 { reals[*server as usize] } else { NO_REAL };
+    table.iter().map(takes).collect()
 }
 
 /// The hashes are of what names a real server for all directors alike, and unseeded, so that two directors make the
@@ -535,6 +585,14 @@ fn scheduler(name: Name) -> Scheduler {
         Name::Wlc => Scheduler::Wlc,
         Name::Sh => Scheduler::Sh,
         Name::Maglev => Scheduler::Maglev,
+        Name::Sed => Scheduler::Sed,
+        Name::Nq => Scheduler::Nq,
+        Name::Fo => Scheduler::Fo,
+        Name::Ovf => Scheduler::Ovf,
+        Name::Dh => Scheduler::Dh,
+        Name::Twos => Scheduler::Twos,
+        Name::Lblc => Scheduler::Lblc,
+        Name::Lblcr => Scheduler::Lblcr,
     }
 }
 

@@ -1,5 +1,5 @@
-//! What has timed out: connections, half-open connections, persistence templates. One pass looks at every record; a
-//! pass is done in pieces, so that its share of a processor is small however large the tables are.
+//! What has timed out: connections, half-open connections, persistence templates, localities. One pass looks at every
+//! record; a pass is done in pieces, so that its share of a processor is small however large the tables are.
 //!
 //! Ages deserve care. Packets of table services that follow their slot do not touch their record, so an old record is
 //! not a dead connection: before it may go, its slot has to ask records for a whole timeout (an *audit*), a sixteenth
@@ -234,6 +234,7 @@ impl Sweep {
         let complete = self.flows == memory.flows.len() && self.half_open == memory.half_open.len();
         if complete {
             freed.templates = self.templates(&view, &control);
+            localities(&view);
             self.finish(&view);
         }
         (freed, complete)
@@ -577,6 +578,24 @@ pub fn forget_clients(memory: &Memory, reals: &HashSet<u32>) -> u32 {
     forget(CellTable::HalfOpen, memory.half_open.len(), |record| record.state & state_bits::TEMPLATE != 0);
     forgotten
 }
+
+/// Frees what is remembered of destinations that nobody has asked for lately, or whose service has another scheduler.
+fn localities(view: &View) {
+    let mut index = 0;
+    while let Some(cell) = view.cell(CellTable::Localities, index) {
+        if let Some((key, record)) = flow::read(cell) {
+            let settings = view.service(key.vip.0[0]).unwrap_or_default();
+            let asks = matches!(settings.scheduler, LBLC | LBLCR);
+            if !asks || flow::idle(view.now, record.seen) > settings.locality {
+                flow::release(cell);
+            }
+        }
+        index += 1;
+    }
+}
+
+const LBLC: u8 = schedule::Scheduler::Lblc as u8;
+const LBLCR: u8 = schedule::Scheduler::Lblcr as u8;
 
 /// Valid cells of a table.
 pub fn count_valid(region: &crate::region::Region<Cell>) -> u32 {

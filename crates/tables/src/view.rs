@@ -127,6 +127,7 @@ impl Tables for View<'_> {
             CellTable::Flows => self.memory.flows.at(index),
             CellTable::HalfOpen => self.memory.half_open.at(index),
             CellTable::Templates => self.memory.templates.at(index),
+            CellTable::Localities => self.memory.localities.at(index),
         }
     }
 

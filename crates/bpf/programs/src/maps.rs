@@ -64,6 +64,8 @@ static HALF_OPEN: Array<Cell, 8, MMAP> = Array::new();
 #[btf_map]
 static TEMPLATES: Array<Cell, 8, MMAP> = Array::new();
 #[btf_map]
+static LOCALITIES: Array<Cell, { limits::LOCALITIES as usize }, MMAP> = Array::new();
+#[btf_map]
 static WATCH: Array<Word64, { (limits::WATCH_BITS / 64 * 2) as usize }, MMAP> = Array::new();
 #[btf_map]
 static NEIGHBOURS: Array<Neighbour, { limits::NEIGHBOURS as usize }, MMAP> = Array::new();
@@ -188,6 +190,7 @@ impl Tables for Maps {
             CellTable::Flows => FLOWS.get(index),
             CellTable::HalfOpen => HALF_OPEN.get(index),
             CellTable::Templates => TEMPLATES.get(index),
+            CellTable::Localities => LOCALITIES.get(index),
         }
     }
 

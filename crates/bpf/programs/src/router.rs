@@ -27,6 +27,16 @@ pub fn marca_judge(ctx: XdpContext) -> u32 {
     go_on(&ctx, &frame, turn)
 }
 
+/// A new connection gets a real server.
+#[xdp(frags)]
+pub fn marca_choose(ctx: XdpContext) -> u32 {
+    let frame = Frame { ctx: ctx.ctx };
+    let mut maps = Maps::new(&frame);
+    let Some(between) = between() else { return xdp_action::XDP_ABORTED };
+    let turn = marca_engine::choose(&mut maps, between);
+    go_on(&ctx, &frame, turn)
+}
+
 /// The second half of the long way.
 #[xdp(frags)]
 pub fn marca_act(ctx: XdpContext) -> u32 {

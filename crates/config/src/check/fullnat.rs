@@ -60,10 +60,10 @@ pub(super) fn check(service: &ServiceDraft, marks: &[MarkDraft], found: &mut Vec
                 .help("an SCTP end names its addresses inside its packets; use `nat`, or write \"tcp\" and \"udp\" for `all`"),
         );
     }
-    if let Some(stateless) = service.udp.given().filter(|udp| udp.value == Udp::Stateless) {
+    if let Some(unrecorded) = service.udp.given().filter(|udp| udp.value != Udp::Tracked) {
         found.push(
-            Diagnostic::error("fullnat does not go with stateless UDP")
-                .at(&stateless.span, "nothing is recorded")
+            Diagnostic::error(format!("fullnat does not go with {} UDP", unrecorded.value.name()))
+                .at(&unrecorded.span, "nothing is recorded")
                 .also(&fullnat.span, "a record knows whose the answers are")
                 .help("leave `udp` out"),
         );

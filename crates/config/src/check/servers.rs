@@ -1,7 +1,7 @@
 //! The real servers of a service: identity, and whether they can take the service's clients.
 
 use crate::diagnostic::{Diagnostic, quoted};
-use crate::draft::{Located, MarkDraft, ServerDraft, ServiceDraft, forward_of, name_of, vips_of};
+use crate::draft::{Field, Located, MarkDraft, ServerDraft, ServiceDraft, forward_of, name_of, vips_of};
 use crate::model::Forward;
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -10,6 +10,7 @@ pub(super) fn check(service: &ServiceDraft, marks: &[MarkDraft], found: &mut Vec
     repeated(service, found);
     for server in &service.servers {
         address_and_method(service, server, found);
+        thresholds(server, found);
     }
     let vips = vips_of(service, marks);
     server_is_vip(service, &vips, found);
@@ -68,6 +69,28 @@ fn address_and_method(service: &ServiceDraft, server: &ServerDraft, found: &mut 
             found.push(diagnostic);
         }
         _ => {}
+    }
+}
+
+/// A lower threshold ends what an upper one begins.
+fn thresholds(server: &ServerDraft, found: &mut Vec<Diagnostic>) {
+    let Some(lower) = server.lower.given().filter(|lower| lower.value != 0) else { return };
+    match &server.upper {
+        Field::Refused => {}
+        Field::Given(upper) if upper.value != 0 && upper.value < lower.value => {
+            let diagnostic = Diagnostic::error("the lower threshold is higher than the upper one")
+                .at(&lower.span, format!("{} connections", lower.value))
+                .also(&upper.span, format!("{} connections", upper.value))
+                .help("write a lower one, or leave `lower` out: it is three quarters of `upper` then");
+            found.push(diagnostic);
+        }
+        Field::Given(upper) if upper.value != 0 => {}
+        _ => {
+            let diagnostic = Diagnostic::error("a lower threshold without an upper one")
+                .at(&lower.span, "ends nothing")
+                .help("add `upper`, the number of connections from which on the server takes no new clients");
+            found.push(diagnostic);
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{claims, fullnat};
 use crate::diagnostic::{Diagnostic, quoted};
-use crate::draft::{Located, MarkDraft, ServiceDraft, forward_of, vips_of};
+use crate::draft::{Located, MarkDraft, SchedulerFlag, ServiceDraft, forward_of, vips_of};
 use crate::model::{Forward, MemberPort, Protocol, Scheduler, Udp};
 use crate::text::address;
 use std::collections::HashMap;
@@ -18,6 +18,8 @@ pub(super) fn check(service: &ServiceDraft, marks: &[MarkDraft], found: &mut Vec
     outbound(service, marks, found);
     stateless_udp(service, found);
     fullnat::check(service, marks, found);
+    scheduler_flags(service, found);
+    stateless_by_port(service, found);
 }
 
 /// Either ports with a VIP, or a mark.
@@ -162,13 +164,13 @@ fn outbound(service: &ServiceDraft, marks: &[MarkDraft], found: &mut Vec<Diagnos
         found.push(diagnostic);
     }
     let udp = service.outbound.items.iter().find(|port| port.value.protocol == Protocol::Udp);
-    let stateless = service.udp.given().filter(|udp| udp.value == Udp::Stateless);
-    if let (Some(port), Some(stateless)) = (udp, stateless) {
-        let diagnostic =
-            Diagnostic::error(format!("{} does not go with stateless UDP", quoted(&port.value.to_string())))
-                .at(&port.span, "answers are known by a record")
-                .also(&stateless.span, "nothing is recorded")
-                .help("leave out `udp = \"stateless\"`, or the port");
+    let unrecorded = service.udp.given().filter(|udp| udp.value != Udp::Tracked);
+    if let (Some(port), Some(unrecorded)) = (udp, unrecorded) {
+        let what = unrecorded.value.name();
+        let diagnostic = Diagnostic::error(format!("{} does not go with {what} UDP", quoted(&port.value.to_string())))
+            .at(&port.span, "answers are known by a record")
+            .also(&unrecorded.span, "nothing is recorded")
+            .help(format!("leave out `udp = \"{what}\"`, or the port"));
         found.push(diagnostic);
     }
 }
@@ -186,7 +188,7 @@ fn stateless_udp(service: &ServiceDraft, found: &mut Vec<Diagnostic>) {
         return;
     }
     let scheduler = service.scheduler.value().unwrap_or(Scheduler::Wlc);
-    if matches!(scheduler, Scheduler::Sh | Scheduler::Maglev) {
+    if scheduler.is_by_table() {
         return;
     }
     let (place, label) = match service.scheduler.given() {
@@ -198,4 +200,53 @@ fn stateless_udp(service: &ServiceDraft, found: &mut Vec<Diagnostic>) {
         .also(place, label)
         .help("use scheduler = \"maglev\" or \"sh\", whose table alone decides, or leave `udp` out");
     found.push(diagnostic);
+}
+
+/// Only schedulers with a table have flags, and of those not all have all.
+fn scheduler_flags(service: &ServiceDraft, found: &mut Vec<Diagnostic>) {
+    let flags = &service.scheduler_flags;
+    let is = |wanted: SchedulerFlag| flags.items.iter().find(move |flag| flag.value == wanted);
+    if let (Some(one), Some(other)) = (is(SchedulerFlag::Fallback), is(SchedulerFlag::NoFallback)) {
+        let diagnostic = Diagnostic::error("`fallback` and `no-fallback` exclude each other")
+            .at(&one.span, "clients of a server that takes nobody get another one")
+            .also(&other.span, "they are refused")
+            .help("keep one of the two; `fallback` is what holds without either");
+        found.push(diagnostic);
+    }
+    let Some(first) = flags.items.first().filter(|_| !service.scheduler.is_refused()) else { return };
+    let scheduler = service.scheduler.value().unwrap_or(Scheduler::Wlc);
+    let at_fault = match scheduler {
+        Scheduler::Sh | Scheduler::Maglev => return,
+        Scheduler::Dh => match is(SchedulerFlag::Port) {
+            Some(port) => port,
+            None => return,
+        },
+        _ => first,
+    };
+    let (place, label) = match service.scheduler.given() {
+        Some(given) => {
+            (&given.span, if scheduler == Scheduler::Dh { "hashes the destination" } else { "has no table" })
+        }
+        None => (&service.header, "the scheduler is `wlc` by default"),
+    };
+    let diagnostic = Diagnostic::error(format!("the scheduler `{}` does not have this flag", scheduler.name()))
+        .at(&at_fault.span, "a flag of table schedulers")
+        .also(place, label)
+        .help(
+            "`sh` and `maglev` take `port`, these and `dh` take `fallback` or `no-fallback`; for others leave it out",
+        );
+    found.push(diagnostic);
+}
+
+/// Nothing recorded, a port that chooses the server, and a client that is to stay: nobody could keep that.
+fn stateless_by_port(service: &ServiceDraft, found: &mut Vec<Diagnostic>) {
+    let stateless = service.udp.given().filter(|udp| udp.value == Udp::Stateless);
+    let port = service.scheduler_flags.items.iter().find(|flag| flag.value == SchedulerFlag::Port);
+    if let (Some(stateless), Some(port), Some(_)) = (stateless, port, service.persistence) {
+        let diagnostic = Diagnostic::error("stateless UDP by port does not go with persistence")
+            .at(&port.span, "each port of a client has a server of its own")
+            .also(&stateless.span, "nothing is recorded that could say otherwise")
+            .help("leave out `persist`, the flag `port`, or `udp = \"stateless\"`");
+        found.push(diagnostic);
+    }
 }

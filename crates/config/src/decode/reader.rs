@@ -226,6 +226,19 @@ impl<'t> Reader<'t> {
         }
     }
 
+    /// A word or a list of words, each one of a few.
+    pub fn choices<T: Copy>(&mut self, entry: Option<Entry<'t>>, what: &str, names: &[(&'static str, T)]) -> List<T> {
+        let Some(entry) = entry else { return List::default() };
+        let mut list = List { span: Some(entry.span()), ..List::default() };
+        for element in entry.elements() {
+            match self.choice(Some(element), what, names) {
+                Field::Given(located) => list.items.push(located),
+                Field::Absent | Field::Refused => list.incomplete = true,
+            }
+        }
+        list
+    }
+
     /// One of a few words. `what` is what they name, `names` all that are taken.
     pub fn choice<T: Copy>(&mut self, entry: Option<Entry<'t>>, what: &str, names: &[(&'static str, T)]) -> Field<T> {
         let Some(entry) = entry else { return Field::Absent };

@@ -40,13 +40,18 @@ fn read<'t>(reader: &mut Reader<'t>, mut table: Table<'t>) -> ServerDraft {
     let mut addresses = reader.some_strings(table.take("address"), address::server, "the server has no address");
     refuse_second_of_a_family(reader, &mut addresses);
     let weight = reader.integer(table.take("weight"), 0..=i64::from(u16::MAX)).value().unwrap_or(DEFAULT_WEIGHT);
+    let upper = reader.integer(table.take("upper"), 0..=MAX_THRESHOLD);
+    let lower = reader.integer(table.take("lower"), 0..=MAX_THRESHOLD);
     let forward = forward::read(reader, table.take("forward"), "service.*.server[].forward");
     let header = table.header().clone();
     table.finish(reader);
-    ServerDraft { header, name, addresses, weight, forward }
+    ServerDraft { header, name, addresses, weight, upper, lower, forward }
 }
 
 const DEFAULT_WEIGHT: u16 = 1;
+
+/// What the data plane has bits for.
+const MAX_THRESHOLD: i64 = i32::MAX as i64;
 
 fn refuse_none<'t>(reader: &mut Reader<'t>, service: &Table<'t>, name: &str) {
     reader.report(

@@ -3,7 +3,7 @@
 use super::reader::{Entry, Reader, Table};
 use super::{forward, mark, server};
 use crate::diagnostic::{Diagnostic, listed, quoted};
-use crate::draft::{Field, Located, ServiceDraft};
+use crate::draft::{Field, Located, SchedulerFlag, ServiceDraft};
 use crate::keys;
 use crate::model::{OnFailure, Persistence, RateLimit, Reuse, Scheduler, Timeouts, Udp};
 use crate::text::{address, name, ports};
@@ -43,9 +43,29 @@ const SCHEDULER_NAMES: &[(&str, Scheduler)] = &[
     ("sh", Scheduler::Sh),
     ("maglev", Scheduler::Maglev),
     ("mh", Scheduler::Maglev),
+    ("sed", Scheduler::Sed),
+    ("nq", Scheduler::Nq),
+    ("fo", Scheduler::Fo),
+    ("ovf", Scheduler::Ovf),
+    ("dh", Scheduler::Dh),
+    ("twos", Scheduler::Twos),
+    ("lblc", Scheduler::Lblc),
+    ("lblcr", Scheduler::Lblcr),
 ];
 
-const UDP_NAMES: &[(&str, Udp)] = &[("tracked", Udp::Tracked), ("stateless", Udp::Stateless)];
+/// `ipvsadm -b` knows those with the scheduler's name.
+const FLAG_NAMES: &[(&str, SchedulerFlag)] = &[
+    ("port", SchedulerFlag::Port),
+    ("fallback", SchedulerFlag::Fallback),
+    ("no-fallback", SchedulerFlag::NoFallback),
+    ("sh-port", SchedulerFlag::Port),
+    ("mh-port", SchedulerFlag::Port),
+    ("sh-fallback", SchedulerFlag::Fallback),
+    ("mh-fallback", SchedulerFlag::Fallback),
+];
+
+const UDP_NAMES: &[(&str, Udp)] =
+    &[("tracked", Udp::Tracked), ("stateless", Udp::Stateless), ("one-packet", Udp::OnePacket)];
 
 const REUSE_NAMES: &[(&str, Reuse)] = &[("schedule", Reuse::Schedule), ("keep", Reuse::Keep)];
 
@@ -74,6 +94,7 @@ fn read<'t>(reader: &mut Reader<'t>, name: &Spanned<DeString<'t>>, entry: &Entry
         mark: mark::value(reader, table.take("mark")),
         target: reader.integer(table.take("target"), 1..=i64::from(u16::MAX)),
         scheduler: reader.choice(table.take("scheduler"), "scheduler", SCHEDULER_NAMES),
+        scheduler_flags: reader.choices(table.take("scheduler_flags"), "flag of a scheduler", FLAG_NAMES),
         persistence: persistence(reader, table.take("persist")),
         forward: forward::read(reader, table.take("forward"), "service.*.forward"),
         timeouts: timeouts(reader, table.take("timeouts")),
@@ -140,6 +161,7 @@ fn timeouts<'t>(reader: &mut Reader<'t>, entry: Option<Entry<'t>>) -> Timeouts {
         udp: timeout("udp", default.udp),
         sctp: timeout("sctp", default.sctp),
         sctp_closing: timeout("sctp_closing", default.sctp_closing),
+        locality: timeout("locality", default.locality),
     };
     table.finish(reader);
     timeouts

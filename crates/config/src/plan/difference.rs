@@ -1,6 +1,7 @@
 //! What one plan has that another has not: so that a change of one service among thousands is the work of one.
 
 use super::{Candidate, DestinationPlan, Family, Plan, ServiceIndex, ServicePlan};
+use crate::model::Udp;
 use std::collections::{BTreeSet, HashMap};
 
 /// From one plan to the next.
@@ -44,14 +45,16 @@ impl Difference {
             }
         }
         difference.gone = (0..met.len()).filter(|&index| !met[index]).collect();
-        // Destinations and replies name services by their place.
+        // Destinations and replies name services by their place; replies to single datagrams are told apart by their port.
+        let single = |service: &ServicePlan| service.udp == Udp::OnePacket;
         let places = old.services.len() == new.services.len()
             && old.services.iter().zip(&new.services).all(|(old, new)| is_same(old, new));
         if !places || old.destinations != new.destinations {
             difference.classifier = true;
             difference.gained = gained(old, new, &former_places);
         }
-        difference.classifier |= old.replies != new.replies
+        difference.classifier |= old.services.iter().zip(&new.services).any(|(old, new)| single(old) != single(new))
+            || old.replies != new.replies
             || old.outbound != new.outbound
             || old.range_nodes != new.range_nodes
             || old.sources != new.sources;

@@ -73,6 +73,7 @@ fn plan(service: &Service, family: Family) -> ServicePlan {
         name: service.name.clone(),
         family,
         scheduler: service.scheduler,
+        scheduler_flags: service.scheduler_flags,
         persistence: service.persistence,
         timeouts: service.timeouts,
         udp: service.udp,
@@ -98,6 +99,8 @@ fn real(server: &Server, family: Family) -> Option<RealPlan> {
         name: server.name.clone(),
         address,
         weight: server.weight,
+        upper: server.upper,
+        lower: server.lower,
         forward: server.forward,
         standing: Standing::Serving,
     })

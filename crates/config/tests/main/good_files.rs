@@ -37,6 +37,7 @@ fn a_dual_stack_shop_behind_nat() {
             ],
         },
         scheduler: Scheduler::Wlc,
+        scheduler_flags: SchedulerFlags::default(),
         persistence: Some(Persistence {
             timeout: Duration::from_secs(300),
             netmask: Ipv4Addr::BROADCAST,
@@ -56,12 +57,16 @@ fn a_dual_stack_shop_behind_nat() {
                 name: "web1".into(),
                 addresses: vec![ip("10.0.0.11"), ip("fd00::11")],
                 weight: 3,
+                upper: 0,
+                lower: 0,
                 forward: Forward::Nat,
             },
             Server {
                 name: "10.0.0.12".into(),
                 addresses: vec![ip("10.0.0.12"), ip("fd00::12")],
                 weight: 1,
+                upper: 0,
+                lower: 0,
                 forward: Forward::Nat,
             },
         ],
@@ -73,6 +78,7 @@ fn a_dual_stack_shop_behind_nat() {
             ports: vec![member(Protocol::Tcp, 21, 21, None), member(Protocol::Tcp, 10000, 10100, None)],
         },
         scheduler: Scheduler::Wlc,
+        scheduler_flags: SchedulerFlags::default(),
         persistence: Some(Persistence {
             timeout: Duration::from_secs(1800),
             netmask: Ipv4Addr::new(255, 255, 255, 0),
@@ -91,6 +97,8 @@ fn a_dual_stack_shop_behind_nat() {
             name: "10.0.0.21".into(),
             addresses: vec![ip("10.0.0.21")],
             weight: 1,
+            upper: 0,
+            lower: 0,
             forward: Forward::Nat,
         }],
     };
@@ -127,6 +135,7 @@ fn a_service_by_mark_takes_its_vips_from_the_rules() {
         name: "shop".into(),
         selector: Selector::Mark { mark, vips: vec![ip("192.0.2.10"), ip("192.0.2.11")], target: None },
         scheduler: Scheduler::Maglev,
+        scheduler_flags: SchedulerFlags::default(),
         persistence: None,
         forward: Forward::Dr,
         timeouts: Timeouts {
@@ -144,8 +153,22 @@ fn a_service_by_mark_takes_its_vips_from_the_rules() {
         outbound: Vec::new(),
         sources: Vec::new(),
         servers: vec![
-            Server { name: "10.0.0.11".into(), addresses: vec![ip("10.0.0.11")], weight: 0, forward: Forward::Tunnel },
-            Server { name: "local".into(), addresses: vec![], weight: 1, forward: Forward::Local },
+            Server {
+                name: "10.0.0.11".into(),
+                addresses: vec![ip("10.0.0.11")],
+                weight: 0,
+                upper: 0,
+                lower: 0,
+                forward: Forward::Tunnel,
+            },
+            Server {
+                name: "local".into(),
+                addresses: vec![],
+                weight: 1,
+                upper: 1000,
+                lower: 700,
+                forward: Forward::Local,
+            },
         ],
     };
     let router = Router { outside: vec!["eth0".into()], ..Router::default() };

@@ -116,6 +116,7 @@ impl Maps {
             flows: region(dir, "FLOWS", capacity.flows)?,
             half_open: region(dir, "HALF_OPEN", capacity.half_open)?,
             templates: region(dir, "TEMPLATES", capacity.templates)?,
+            localities: region(dir, "LOCALITIES", limits::LOCALITIES)?,
             watch: region(dir, "WATCH", WATCH_WORDS)?,
             neighbours: region(dir, "NEIGHBOURS", limits::NEIGHBOURS)?,
             fragments: region(dir, "FRAGMENTS", limits::FRAGMENTS)?,

@@ -188,6 +188,10 @@ impl Both {
             for fragment in fragments(memory) {
                 fragment.seen.set(fragment.seen.get().wrapping_sub(ticks));
             }
+            for cell in cells_of(&memory.localities) {
+                let [service, modified] = [cell.key[3].get() as u32, (cell.key[3].get() >> 32) as u32];
+                cell.key[3].set(u64::from(service) | u64::from(modified.wrapping_sub(ticks)) << 32);
+            }
         }
     }
 
@@ -428,13 +432,18 @@ pub struct Written {
 }
 
 fn written(memory: &Memory) -> Written {
+    let localities = memory.flows.len() + memory.half_open.len() + memory.templates.len();
     let records = cells(memory).zip(0..).filter_map(|(cell, index)| {
-        let (key, record) = flow::read(cell)?;
+        let (mut key, record) = flow::read(cell)?;
+        if index >= localities {
+            // The tick of its last change.
+            key.vip.0[1] = 0;
+        }
         Some((index, key, [u64::from(record.real), u64::from(record.service), record.state]))
     });
     let words = |region: &Region<_>| words_of(region).collect::<Vec<u64>>();
     let loads = (0..memory.loads.len()).filter_map(|i| memory.loads.at(i));
-    let loads = loads.flat_map(|load| [load.active.get(), load.inactive.get()]);
+    let loads = loads.flat_map(|load| [load.active.get(), load.inactive.get(), load.bounds.get()]);
     let neighbours = (0..limits::NEIGHBOURS).filter_map(|i| memory.neighbours.at(i));
     let neighbours = neighbours.flat_map(|n| {
         let ends = u64::from(n.family.get()) << 32 | u64::from(n.interface.get());
@@ -458,7 +467,7 @@ fn cells_of(region: &Region<Cell>) -> impl Iterator<Item = &Cell> {
 }
 
 fn cells(memory: &Memory) -> impl Iterator<Item = &Cell> {
-    [&memory.flows, &memory.half_open, &memory.templates].into_iter().flat_map(cells_of)
+    [&memory.flows, &memory.half_open, &memory.templates, &memory.localities].into_iter().flat_map(cells_of)
 }
 
 fn fragments(memory: &Memory) -> impl Iterator<Item = &Fragment> {
@@ -481,6 +490,7 @@ fn clear(memory: &Memory) {
     for load in (0..memory.loads.len()).filter_map(|i| memory.loads.at(i)) {
         load.active.set(0);
         load.inactive.set(0);
+        load.bounds.set(0);
     }
     for neighbour in (0..limits::NEIGHBOURS).filter_map(|i| memory.neighbours.at(i)) {
         neighbour.family.set(0);

@@ -114,7 +114,7 @@ fn mutated_packets_have_the_same_end_natively_and_in_the_kernel() {
 #[test]
 fn a_live_flow_goes_where_it_began_in_the_kernel_too() {
     with_both("flows", |both| {
-        for scheduler in ["rr", "wlc", "sh", "maglev"] {
+        for scheduler in ["rr", "wlc", "sh", "maglev", "twos", "lblcr", "dh"] {
             for persist in [false, true] {
                 flows::a_live_flow_goes_where_it_began(both, scheduler, persist);
             }

@@ -1,8 +1,8 @@
 //! `sh`: source hashing (`net/netfilter/ipvs/ip_vs_sh.c`).
 //!
 //! A table of a power of two slots is filled with the real servers in the order of the configuration, each as many
-//! times in a row as its weight, round and round. Where IPVS refuses the clients of a server that takes nobody (unless
-//! its fallback flag is set), the slots here fall back at once, as with that flag.
+//! times in a row as its weight, round and round. Slots of a server that takes nobody fall back to others when the table
+//! is made ([`fall_back`]), as IPVS does with its fallback flag at each look; without that flag they are nobody's.
 
 use crate::hash;
 use crate::layout::Address;
@@ -30,12 +30,9 @@ pub fn table_bits(weights: &[u32]) -> u8 {
     bits
 }
 
-/// Fills `table` (a power of two long) with indices into `weights`; nothing is written for a slot when every weight is
-/// 0, and false is answered.
-pub fn fill(weights: &[u32], table: &mut [u32]) -> bool {
-    if weights.iter().all(|&w| w == 0) {
-        return false;
-    }
+/// Fills `table` (a power of two long) with indices into `weights`, of which there is at least one. As in the kernel,
+/// who has weight 0 has a slot in its turn.
+pub fn fill(weights: &[u32], table: &mut [u32]) {
     let scale = scale(weights, table.len());
     let (mut server, mut given) = (0, 0);
     for slot in table.iter_mut() {
@@ -46,8 +43,6 @@ pub fn fill(weights: &[u32], table: &mut [u32]) -> bool {
             given = 0;
         }
     }
-    fall_back(weights, table);
-    true
 }
 
 /// What weights are divided by so that every real server's turn comes before the table ends; 1 where it does anyway.
@@ -65,8 +60,9 @@ fn scale(weights: &[u32], len: usize) -> u32 {
 const MOVED: u32 = 1 << 31;
 
 /// `ip_vs_sh_get_fallback`: a slot whose real server takes nobody is served by the first slot that does, where the
-/// search starts at twice the slot's own number (the kernel adds the hash to an offset that starts at the hash).
-fn fall_back(weights: &[u32], table: &mut [u32]) {
+/// search starts at twice the slot's own number (the kernel adds the hash to an offset that starts at the hash). There
+/// is one, unless all weights are 0: nothing changes then.
+pub fn fall_back(weights: &[u32], table: &mut [u32]) {
     let mask = table.len() - 1;
     for start in 0..table.len() {
         if weights[table[start] as usize] > 0 {

@@ -15,7 +15,7 @@ pub(super) struct Shadow<'a> {
     view: View<'a>,
     /// Real servers without a next hop count as resolved: nobody runs who could resolve them.
     pretend: bool,
-    cells: [Copies<Cell>; 3],
+    cells: [Copies<Cell>; 4],
     slots: Copies<Word64>,
     loads: Copies<Load>,
     cursors: Copies<Word64>,
@@ -165,7 +165,11 @@ impl Tables for Shadow<'_> {
     }
 
     fn load(&self, index: u32) -> Option<&Load> {
-        let copy = |load: &Load| Load { active: copy_word(&load.active), inactive: copy_word(&load.inactive) };
+        let copy = |load: &Load| Load {
+            active: copy_word(&load.active),
+            inactive: copy_word(&load.inactive),
+            bounds: copy_word(&load.bounds),
+        };
         self.loads.at(index, || self.view.load(index).map(copy))
     }
 
@@ -178,6 +182,7 @@ impl Tables for Shadow<'_> {
             CellTable::Flows => &self.cells[0],
             CellTable::HalfOpen => &self.cells[1],
             CellTable::Templates => &self.cells[2],
+            CellTable::Localities => &self.cells[3],
         };
         copies.at(index, || self.view.cell(table, index).map(copy_cell))
     }

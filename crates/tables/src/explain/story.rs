@@ -9,9 +9,9 @@ use ipnet::IpNet;
 use marca_config::plan::{DestinationPlan, Family, PortPlan};
 use marca_engine::decide::{Change, ChangeKind, Decision, RememberKind, To};
 use marca_engine::forward::Method;
-use marca_engine::layout::{Condition, NO_REAL, Real, Service, real_flags, state_bits};
+use marca_engine::layout::{Condition, NO_REAL, Real, Server, Service, real_flags, state_bits};
 use marca_engine::reason::{Action, Reason};
-use marca_engine::schedule::Scheduler;
+use marca_engine::schedule::{Scheduler, locality, threshold};
 use marca_engine::tables::{CellTable, Step};
 use marca_engine::wire::Headers;
 use marca_engine::{Outcome, Work};
@@ -85,6 +85,13 @@ impl<'a> Story<'a> {
                 )
             }
             Step::Fragment { real, to_client } => self.follows(real, to_client),
+            Step::Overloaded { real } => {
+                format!("{} has reached its upper threshold, and takes no new clients.", self.names.real(real))
+            }
+            Step::Locality { real: NO_REAL } => {
+                "No real server that takes clients has served this destination lately.".into()
+            }
+            Step::Locality { real } => format!("{} has served this destination lately.", self.names.real(real)),
         };
         self.say(line);
     }
@@ -248,13 +255,34 @@ impl<'a> Story<'a> {
                 self.say("No such connection goes through the director.".into());
             }
             Reason::NoServer => {
-                let servers = self.settings().map_or(0, |settings| settings.servers_len);
-                self.say(match servers {
-                    0 => "The service has no real servers.".into(),
-                    n => format!("All of the service's real servers ({n}) have weight 0 or have failed."),
-                });
+                let line = self.nobody();
+                self.say(line);
             }
             _ => {}
+        }
+    }
+
+    /// Why no real server takes a client.
+    fn nobody(&self) -> String {
+        let Some(settings) = self.settings() else { return "The service is not known.".into() };
+        let servers = settings.servers..settings.servers.wrapping_add(settings.servers_len);
+        let servers: Vec<Server> = servers.filter_map(|index| self.memory().servers.get(index)).collect();
+        let idle = servers.iter().filter(|server| server.weight == 0).count();
+        let load = |server: &&Server| self.memory().loads.at(server.real).is_some_and(threshold::is_overloaded);
+        let full = servers.iter().filter(|server| server.weight != 0).filter(load).count();
+        let count = servers.len();
+        if count == 0 {
+            "The service has no real servers.".into()
+        } else if idle == count {
+            format!("All of the service's real servers ({count}) have weight 0 or have failed.")
+        } else if idle + full == count {
+            format!(
+                "Of the service's {count} real servers {idle} have weight 0 or have failed, {full} have reached their upper threshold."
+            )
+        } else if settings.scheduler == Scheduler::Ovf as u8 {
+            "Every real server has more active connections than its weight.".into()
+        } else {
+            "The real server that its slot belongs to takes no new clients, and the service does not fall back.".into()
         }
     }
 
@@ -356,6 +384,9 @@ impl<'a> Story<'a> {
             self.say(line);
         }
         let name = self.names.real(d.real_index);
+        if d.locality.kind != locality::Kind::Nothing {
+            self.say(format!("It is remembered that {name} has served this destination."));
+        }
         let time = self.settings().map_or_else(String::new, |settings| self.seconds(settings.persist));
         match d.template.kind {
             RememberKind::Nothing => {}
@@ -464,6 +495,7 @@ fn state_in_words(table: CellTable, state: u64) -> &'static str {
 fn change_in_words(change: &Change) -> Option<String> {
     match change.kind {
         ChangeKind::None | ChangeKind::Touch => None,
+        ChangeKind::Once => Some("The datagram is a connection by itself: nothing is recorded of it.".into()),
         ChangeKind::Update => Some(format!("The record changes: {}.", state_in_words(change.table, change.to))),
         ChangeKind::Promote if change.from & state_bits::HALF_OPEN == 0 => {
             Some("It is more than one datagram: the record becomes that of an established connection.".into())

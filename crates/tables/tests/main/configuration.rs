@@ -1,7 +1,8 @@
 //! Services as values, in a few words.
 
 use marca_config::model::{
-    Config, Forward, MemberPort, OnFailure, Persistence, PortMatch, PortRange, Protocol, Reuse, Scheduler, Selector,
+    Config, Forward, MemberPort, OnFailure, Persistence, PortMatch, PortRange, Protocol, Reuse, Scheduler, SchedulerFlags,
+    Selector,
     Server, Service, Timeouts, Udp,
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -13,6 +14,7 @@ pub fn service(name: &str, vips: &[&str], ports: &[MemberPort]) -> Service {
         name: name.to_owned(),
         selector: Selector::Ports { vips: vips.iter().map(|vip| ip(vip)).collect(), ports: ports.to_vec() },
         scheduler: Scheduler::Rr,
+        scheduler_flags: SchedulerFlags::default(),
         persistence: None,
         forward: Forward::Nat,
         timeouts: Timeouts::default(),
@@ -52,6 +54,11 @@ pub fn mapped(port: u16, target: u16) -> MemberPort {
     MemberPort { target: Some(target), ..tcp(port) }
 }
 
+/// The schedulers that give a real server any number of connections, which `ovf` does not.
+pub fn unlimited() -> impl Iterator<Item = Scheduler> {
+    Scheduler::ALL.into_iter().filter(|scheduler| *scheduler != Scheduler::Ovf)
+}
+
 /// 10.0.x.y and fd00::n of a number.
 pub fn addresses(number: u16) -> [IpAddr; 2] {
     let [high, low] = number.to_be_bytes();
@@ -61,7 +68,7 @@ pub fn addresses(number: u16) -> [IpAddr; 2] {
 /// The real server of a number, with an address of each family.
 pub fn server(number: u16, weight: u16) -> Server {
     let name = format!("s{number}");
-    Server { name, addresses: addresses(number).to_vec(), weight, forward: Forward::Nat }
+    Server { name, addresses: addresses(number).to_vec(), weight, upper: 0, lower: 0, forward: Forward::Nat }
 }
 
 pub fn persistence(seconds: u64, netmask: Ipv4Addr, prefix_len_v6: u8) -> Option<Persistence> {

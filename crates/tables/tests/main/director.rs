@@ -284,6 +284,7 @@ impl Director {
             CellTable::Flows => records(&self.memory.flows),
             CellTable::HalfOpen => records(&self.memory.half_open),
             CellTable::Templates => records(&self.memory.templates),
+            CellTable::Localities => records(&self.memory.localities),
         }
     }
 }

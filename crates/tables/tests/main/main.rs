@@ -5,7 +5,7 @@
 //! | `director` | the director of these tests: tables, a plan, a clock, a sweep |
 //! | `configuration` | services as values, in a few words |
 //! | `packet` | frames of connections, made quickly |
-//! | `schedulers` | each scheduler against its published algorithm |
+//! | `schedulers`, `choices` | each scheduler against its published algorithm |
 //! | `flows` | the flow property: a packet of a live connection goes where the connection began |
 //! | `simulation` | its model: clients, an operator, a daemon |
 //! | `moves` | single stories of the same, each a bug that was |
@@ -22,6 +22,7 @@
 //! | `replacing` | one configuration in the place of another |
 //! | `many` | ten thousand services |
 
+mod choices;
 mod classifier;
 mod configuration;
 mod director;

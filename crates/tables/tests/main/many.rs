@@ -20,7 +20,7 @@ fn real(service: u32, server: u32) -> Ipv4Addr {
     Ipv4Addr::from(0x0a00_0000 + service * 16 + server)
 }
 
-/// Every sixth one with each scheduler.
+/// Each scheduler in its turn.
 fn configuration() -> Config {
     let service = |number: u32| {
         let mut service = service(&format!("s{number}"), &[&vip(number).to_string()], &[tcp(80), udp(443)]);
@@ -30,6 +30,8 @@ fn configuration() -> Config {
                 name: format!("{server}"),
                 addresses: vec![real(number, server).into()],
                 weight: 1 + server as u16,
+                upper: 0,
+                lower: 0,
                 forward: Forward::Nat,
             })
             .collect();
@@ -65,7 +67,8 @@ fn snapshot(director: &Director) -> Snapshot {
     Snapshot {
         services: (0..memory.services.len()).map(|i| memory.services.get(i).unwrap()).collect(),
         servers: (0..memory.servers.len()).map(|i| memory.servers.get(i).unwrap()).collect(),
-        reals: (0..memory.reals.len()).map(|i| memory.reals.get(i).unwrap()).collect(),
+        // A weight is beside what packets read.
+        reals: (0..memory.reals.len()).map(|i| Real { last_weight: 0, ..memory.reals.get(i).unwrap() }).collect(),
         slots: (0..memory.slots.len()).map(|i| memory.slots.at(i).unwrap().get()).collect(),
     }
 }

@@ -1,7 +1,7 @@
 //! Connections that were lost or led astray, one story a bug: what the operator and the daemon did, and the packet that
 //! went wrong.
 
-use crate::configuration::{
+use crate::configuration::{unlimited, 
     addresses, config, ip, mapped, persist, persistence, range, sctp, server, service, tcp, udp,
 };
 use crate::director::{Director, SECOND, SMALL, Seen};
@@ -69,7 +69,7 @@ fn step(director: &mut Director, cells: u32) -> bool {
 
 #[test]
 fn replies_of_a_server_that_left_still_come_from_the_vip() {
-    for scheduler in Scheduler::ALL {
+    for scheduler in unlimited() {
         for ports in [&[tcp(80)][..], &[tcp(80), range(Protocol::Tcp, 9000, 9009)]] {
             let mut director = Director::with(SMALL, &config([shop(scheduler, ports, &[(1, 1), (2, 1)])]));
             let connections = open_many(&director);
@@ -111,7 +111,7 @@ fn another_netmask_moves_no_connection_of_a_table_service() {
 
 #[test]
 fn connections_outlive_an_emptied_pool_and_its_return() {
-    for scheduler in Scheduler::ALL {
+    for scheduler in unlimited() {
         let mut director =
             Director::with(SMALL, &config([shop(scheduler, &[tcp(80)], &[(1, 1), (2, 1), (3, 1), (4, 1)])]));
         let connections = open_many(&director);
@@ -129,7 +129,7 @@ fn connections_outlive_an_emptied_pool_and_its_return() {
 fn connections_outlive_a_service_that_is_gone_for_a_moment() {
     let mut other = service("other", &["192.0.2.20"], &[tcp(80)]);
     other.servers = vec![server(9, 1)];
-    for scheduler in Scheduler::ALL {
+    for scheduler in unlimited() {
         let all = [shop(scheduler, &[tcp(80)], &[(1, 1), (2, 1)]), other.clone()];
         let mut director = Director::with(SMALL, &config(all));
         let connections = open_many(&director);
@@ -375,7 +375,7 @@ fn only_stateless_datagrams_are_answered_without_a_record() {
 
 #[test]
 fn a_client_that_was_refused_may_try_again_from_the_same_port() {
-    for scheduler in Scheduler::ALL {
+    for scheduler in unlimited() {
         let mut director = Director::with(SMALL, &config([shop(scheduler, &[tcp(80)], &[(1, 1), (2, 1)])]));
         let way = way(1, 80);
         let Seen::Server(address, port) = director.request(&way, Segment::Syn) else { panic!() };
@@ -474,7 +474,7 @@ fn datagrams_without_records_follow_their_clients_template_as_long_as_it_lives()
 
 #[test]
 fn ticks_wrap_without_harm() {
-    for scheduler in Scheduler::ALL {
+    for scheduler in unlimited() {
         let mut director = Director::new(SMALL);
         director.now = u32::MAX - MINUTE;
         let mut pool = shop(scheduler, &[tcp(80)], &[(1, 1), (2, 1)]);

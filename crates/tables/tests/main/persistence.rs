@@ -1,6 +1,6 @@
 //! Persistence: a client's template brings all its connections to one real server.
 
-use crate::configuration::{
+use crate::configuration::{unlimited, 
     addresses, config, ip, mapped, persist, persistence, range, sctp, server, service, tcp, udp,
 };
 use crate::director::{Director, SMALL, Seen};
@@ -55,7 +55,7 @@ fn seconds(seconds: u64) -> Duration {
 
 #[test]
 fn a_clients_connections_to_every_port_protocol_and_address_meet_one_server() {
-    for scheduler in Scheduler::ALL {
+    for scheduler in unlimited() {
         let director = Director::with(SMALL, &config([shop(scheduler)]));
         let mut clients = clients();
         let mut used = BTreeSet::new();
@@ -165,7 +165,7 @@ fn a_template_that_is_renewed_during_a_pass_outlives_the_pass() {
 
 #[test]
 fn clients_of_a_removed_server_move_at_once_and_together() {
-    for scheduler in Scheduler::ALL {
+    for scheduler in unlimited() {
         for unfinished in [false, true] {
             let mut pool = shop(scheduler);
             let mut director = Director::with(SMALL, &config([pool.clone()]));
@@ -201,7 +201,7 @@ fn clients_of_a_removed_server_move_at_once_and_together() {
 
 #[test]
 fn a_drained_server_keeps_the_clients_it_has() {
-    for scheduler in Scheduler::ALL {
+    for scheduler in unlimited() {
         let mut pool = shop(scheduler);
         let mut director = Director::with(SMALL, &config([pool.clone()]));
         let mut clients = clients();

@@ -115,7 +115,7 @@ proptest! {
         let old = configuration(&old);
         let fits = |plan: &Plan| {
             let servers: usize = plan.services.iter().map(|service| service.reals.len()).sum();
-            let by_table = |s: &&ServicePlan| matches!(s.scheduler, Scheduler::Sh | Scheduler::Maglev);
+            let by_table = |s: &&ServicePlan| matches!(s.scheduler, Scheduler::Sh | Scheduler::Maglev | Scheduler::Dh);
             servers <= 4 && plan.services.iter().filter(by_table).count() < 2
         };
         prop_assume!(fits(&Plan::of(&old).unwrap()));

@@ -1,13 +1,14 @@
 //! Each scheduler, asked through the tables as a new connection asks it, against its published algorithm written down
 //! naively here.
 
-use crate::configuration::{addresses, config, ip, server, service, tcp};
+use crate::configuration::{addresses, config, ip, server, service, tcp, udp};
 use crate::director::{Director, SMALL};
-use marca_config::model::{Config, Scheduler};
+use marca_config::model::{Scheduler, Service};
 use marca_config::plan::Family;
-use marca_engine::layout::{Address, NO_REAL, V4};
+use marca_engine::hash;
+use marca_engine::layout::{Address, Load, NO_REAL, V4};
+use marca_engine::schedule::{self, Newcomer, locality, threshold};
 use marca_engine::tables::Tables;
-use marca_engine::{hash, schedule};
 use marca_tables::Capacity;
 use marca_tables::classifier::address;
 use proptest::collection::vec;
@@ -17,9 +18,9 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 /// A service under test: real servers are numbers, in the order of the configuration.
-struct Pool {
-    director: Director,
-    scheduler: Scheduler,
+pub struct Pool {
+    pub director: Director,
+    shop: Service,
     numbers: HashMap<u32, usize>,
 }
 
@@ -33,41 +34,67 @@ const LARGE: Capacity = Capacity {
     ..SMALL
 };
 
-fn configuration(scheduler: Scheduler, weights: &[u16]) -> Config {
-    let mut shop = service("shop", &["192.0.2.10"], &[tcp(80)]);
+/// A service of several ports.
+pub fn shop(scheduler: Scheduler, weights: &[u16]) -> Service {
+    let mut shop = service("shop", &["192.0.2.10"], &[tcp(80), tcp(443), udp(443)]);
     shop.scheduler = scheduler;
     shop.servers = weights.iter().zip(0..).map(|(&weight, number)| server(number, weight)).collect();
-    config([shop])
+    shop
 }
 
 impl Pool {
-    fn of(scheduler: Scheduler, weights: &[u16]) -> Self {
+    pub fn of(scheduler: Scheduler, weights: &[u16]) -> Self {
+        Self::with(shop(scheduler, weights))
+    }
+
+    pub fn with(shop: Service) -> Self {
+        let (scheduler, weights) = (shop.scheduler, shop.servers.iter().map(|server| server.weight));
+        let weights: Vec<u16> = weights.collect();
         let turns: usize = weights.iter().map(|&w| usize::from(w.max(1))).sum();
         let capacity = if weights.len() > 30 || (scheduler == Scheduler::Sh && turns > 8192) { LARGE } else { SMALL };
-        let director = Director::with(capacity, &configuration(scheduler, weights));
+        let director = Director::with(capacity, &config([shop.clone()]));
         let number = |i: usize| (director.real("shop", addresses(i as u16)[0]), i);
         let numbers = (0..weights.len()).map(number).collect();
-        Self { director, scheduler, numbers }
+        Self { director, shop, numbers }
     }
 
     /// Other weights for the same servers.
-    fn reweigh(&mut self, weights: &[u16]) {
-        self.director.apply(&configuration(self.scheduler, weights));
+    pub fn reweigh(&mut self, weights: &[u16]) {
+        self.shop.servers.iter_mut().zip(weights).for_each(|(server, &weight)| server.weight = weight);
+        self.director.apply(&config([self.shop.clone()]));
     }
 
     /// A new connection of this client.
-    fn pick(&self, client: Ipv4Addr, port: u16) -> Option<usize> {
+    pub fn pick(&self, client: Ipv4Addr, port: u16) -> Option<usize> {
+        self.pick_for(client, port, Ipv4Addr::new(192, 0, 2, 10))
+    }
+
+    /// The same to some destination.
+    pub fn pick_for(&self, client: Ipv4Addr, port: u16, destination: Ipv4Addr) -> Option<usize> {
         let view = self.director.view();
+        let control = self.director.memory.control();
         let (number, settings) = self.director.settings("shop", Family::V4);
-        let client = Address::v4(client.octets());
-        let slot = schedule::slot(&view, &self.director.memory.control(), &settings, V4, &client, port);
-        let pick = schedule::pick(&view, number, &settings, slot);
+        let [client, destination] = [client, destination].map(|ip| Address::v4(ip.octets()));
+        let slot = schedule::slot(&view, &control, &settings, V4, &client, port);
+        let newcomer = Newcomer {
+            family: V4,
+            client: &client,
+            client_port: port,
+            destination: &destination,
+            slot,
+            counts: true,
+            seed: control.seed,
+            now: self.director.now,
+        };
+        let pick = schedule::pick(&view, &control, number, &settings, &newcomer);
         if pick.real == NO_REAL {
             return None;
         }
         if pick.cursor.moves {
             assert!(view.cursor(number).unwrap().replace(pick.cursor.before, pick.cursor.after));
         }
+        let ends = (number, pick.real);
+        locality::remember(&view, &control, &pick.locality, ends, V4, &destination, self.director.now);
         Some(self.numbers[&pick.real])
     }
 
@@ -75,15 +102,24 @@ impl Pool {
         (0..count).map(|_| self.pick(Ipv4Addr::LOCALHOST, 1)).collect()
     }
 
-    fn set_load(&self, number: usize, active: u64, inactive: u64) {
+    pub fn load(&self, number: usize) -> &Load {
         let real = self.director.real("shop", addresses(number as u16)[0]);
-        let load = self.director.memory.loads.at(real).unwrap();
+        self.director.memory.loads.at(real).unwrap()
+    }
+
+    pub fn set_load(&self, number: usize, active: u64, inactive: u64) {
+        let load = self.load(number);
         load.active.set(active);
         load.inactive.set(inactive);
     }
 
+    /// Thresholds that the real server has just reached, or that are far away.
+    pub fn set_overloaded(&self, number: usize, overloaded: bool) {
+        threshold::set(self.load(number), if overloaded { 1 } else { threshold::MAX }, 0);
+    }
+
     /// The table of a table scheduler; `None` is a slot of nobody.
-    fn table(&self) -> Vec<Option<usize>> {
+    pub fn table(&self) -> Vec<Option<usize>> {
         let (_, settings) = self.director.settings("shop", Family::V4);
         let slots =
             (0..settings.slots_len).map(|i| self.director.view().slot(settings.slots + i).unwrap().get() as u32);
@@ -92,7 +128,7 @@ impl Pool {
 }
 
 /// Few and many servers; small, equal, zero and extreme weights.
-fn weights() -> impl Strategy<Value = Vec<u16>> {
+pub fn weights() -> impl Strategy<Value = Vec<u16>> {
     let weight = || {
         prop_oneof![
             3 => 0u16..6,
@@ -104,10 +140,10 @@ fn weights() -> impl Strategy<Value = Vec<u16>> {
 }
 
 /// `ip_vs_rr.c`, `ip_vs_rr_schedule`: the next one after the last, among those that take anybody.
-struct RoundRobin(usize);
+pub struct RoundRobin(pub usize);
 
 impl RoundRobin {
-    fn pick(&mut self, weights: &[u16]) -> Option<usize> {
+    pub fn pick(&mut self, weights: &[u16]) -> Option<usize> {
         let next = (1..=weights.len()).map(|step| (self.0 + step) % weights.len()).find(|&i| weights[i] > 0)?;
         self.0 = next;
         Some(next)
@@ -116,29 +152,35 @@ impl RoundRobin {
 
 /// "Weighted Round-Robin Scheduling" of the LVS knowledge base, line by line. A current weight that a change has left
 /// above the greatest is the greatest in the next round.
-struct Interleaved {
-    i: i64,
-    cw: i64,
+pub struct Interleaved {
+    pub i: i64,
+    pub cw: i64,
 }
 
 impl Interleaved {
-    fn pick(&mut self, weights: &[u16]) -> Option<usize> {
+    pub fn pick(&mut self, weights: &[u16]) -> Option<usize> {
+        self.pick_open(weights, |_| true)
+    }
+
+    /// With `ip_vs_wrr.c`'s test of `IP_VS_DEST_F_OVERLOAD`.
+    pub fn pick_open(&mut self, weights: &[u16], is_open: impl Fn(usize) -> bool) -> Option<usize> {
         let n = weights.len() as i64;
         let max = i64::from(*weights.iter().max()?);
         let gcd = weights.iter().fold(0, |a, &w| naive_gcd(a, i64::from(w)));
-        if max == 0 {
+        if !(0..weights.len()).any(|i| weights[i] > 0 && is_open(i)) {
             return None;
         }
         loop {
             self.i = (self.i + 1) % n;
             if self.i == 0 {
-                self.cw = self.cw.min(max + gcd) - gcd;
+                self.cw = if self.cw > max { max } else { self.cw - gcd };
                 if self.cw <= 0 {
                     self.cw = max;
                 }
             }
-            if i64::from(weights[self.i as usize]) >= self.cw && weights[self.i as usize] > 0 {
-                return Some(self.i as usize);
+            let i = self.i as usize;
+            if i64::from(weights[i]) >= self.cw && weights[i] > 0 && is_open(i) {
+                return Some(i);
             }
         }
     }
@@ -149,7 +191,7 @@ fn naive_gcd(a: i64, b: i64) -> i64 {
 }
 
 /// `ip_vs_lc.c` and `ip_vs_wlc.c`: the first with the least overhead, or the least overhead for its weight.
-fn least(weights: &[u16], loads: &[(u64, u64)], weighted: bool) -> Option<usize> {
+pub fn least(weights: &[u16], loads: &[(u64, u64)], weighted: bool) -> Option<usize> {
     let overhead = |i: usize| u128::from(loads[i].0) * 256 + u128::from(loads[i].1);
     let weight = |i: usize| if weighted { u128::from(weights[i]) } else { 1 };
     (0..weights.len())
@@ -158,14 +200,14 @@ fn least(weights: &[u16], loads: &[(u64, u64)], weighted: bool) -> Option<usize>
 }
 
 /// `ip_vs_sh.c`, over a table of `1 << bits` where the kernel has 256.
-struct SourceHash {
+pub struct SourceHash {
     bits: u32,
-    table: Vec<usize>,
+    pub table: Vec<usize>,
     weights: Vec<u16>,
 }
 
 impl SourceHash {
-    fn of(weights: &[u16]) -> Self {
+    pub fn of(weights: &[u16]) -> Self {
         let mut bits = 8;
         while bits < 20 && weights.iter().map(|&w| u64::from(w.max(1))).sum::<u64>() > 1 << bits {
             bits += 1;
@@ -184,16 +226,20 @@ impl SourceHash {
     }
 
     /// `ip_vs_sh_hashkey`, `hash_32`: the port is 0 without the flag `sh-port`.
-    fn hashkey(&self, client: Ipv4Addr, offset: u32) -> u32 {
+    pub fn hashkey(&self, client: Ipv4Addr, offset: u32) -> u32 {
         let hash = u32::from(client).wrapping_mul(0x61C8_8647) >> (32 - self.bits);
         offset.wrapping_add(hash) & ((1 << self.bits) - 1)
     }
 
     /// `ip_vs_sh_get_fallback`
     fn pick(&self, client: Ipv4Addr) -> Option<usize> {
+        self.pick_among(client, |dest| self.weights[dest] > 0)
+    }
+
+    pub fn pick_among(&self, client: Ipv4Addr, is_available: impl Fn(usize) -> bool) -> Option<usize> {
         let size = 1 << self.bits;
         let ihash = self.hashkey(client, 0);
-        let takes = |hash: u32| Some(self.table[hash as usize]).filter(|&dest| self.weights[dest] > 0);
+        let takes = |hash: u32| Some(self.table[hash as usize]).filter(|&dest| is_available(dest));
         let fallback = |offset: u32| takes(self.hashkey(client, (offset + ihash) % size));
         takes(ihash).or_else(|| (0..size).find_map(fallback))
     }
@@ -242,7 +288,7 @@ fn backends(count: usize) -> Vec<(u64, u64)> {
     hashes.map(|hash| (hash & 0xffff_ffff, hash >> 32)).collect()
 }
 
-fn client() -> impl Strategy<Value = Ipv4Addr> {
+pub fn client() -> impl Strategy<Value = Ipv4Addr> {
     any::<u32>().prop_map(Ipv4Addr::from)
 }
 
@@ -385,8 +431,8 @@ fn a_service_without_servers_never_chooses_another_services_server() {
         shop.scheduler = scheduler;
         neighbour.scheduler = scheduler;
         neighbour.servers = vec![server(1, 1), server(2, 1)];
-        let director = Director::with(SMALL, &config([neighbour, shop]));
-        let pool = Pool { director, scheduler, numbers: HashMap::new() };
+        let director = Director::with(SMALL, &config([neighbour, shop.clone()]));
+        let pool = Pool { director, shop, numbers: HashMap::new() };
         assert_eq!(pool.picks(3), [None; 3], "{}", scheduler.name());
     }
 }
@@ -402,8 +448,20 @@ fn an_emptied_service_chooses_none_of_its_former_servers() {
         let view = pool.director.view();
         let settings = view.service(number).unwrap();
         let control = pool.director.memory.control();
-        let slot = schedule::slot(&view, &control, &settings, V4, &Address::v4([1, 2, 3, 4]), 5);
-        assert_eq!(schedule::pick(&view, number, &settings, slot).real, NO_REAL, "{}", scheduler.name());
+        let client = Address::v4([1, 2, 3, 4]);
+        let slot = schedule::slot(&view, &control, &settings, V4, &client, 5);
+        let newcomer = Newcomer {
+            family: V4,
+            client: &client,
+            client_port: 5,
+            destination: &client,
+            slot,
+            counts: true,
+            seed: control.seed,
+            now: 0,
+        };
+        let pick = schedule::pick(&view, &control, number, &settings, &newcomer);
+        assert_eq!(pick.real, NO_REAL, "{}", scheduler.name());
     }
 }
 

@@ -165,6 +165,8 @@ fn any_servers() -> impl Strategy<Value = Vec<Server>> {
             name: address.to_string(),
             addresses: vec![ip(address)],
             weight: 1,
+            upper: 0,
+            lower: 0,
             forward,
         };
         addresses.into_iter().zip(forwards).map(server).collect()
@@ -176,6 +178,7 @@ fn service(name: String, selector: Selector, servers: Vec<Server>) -> Service {
         name,
         selector,
         scheduler: Scheduler::Wlc,
+        scheduler_flags: SchedulerFlags::default(),
         persistence: None,
         forward: Forward::Nat,
         timeouts: Timeouts::default(),

@@ -73,3 +73,11 @@ fn a_service_gains_what_others_may_have_had() {
         [service.m]\nmark = 1\nserver = [{ address = '10.0.0.1' }]";
     assert_eq!(gained(&two(marked, "['tcp/80']")), ["m"]);
 }
+
+#[test]
+fn datagrams_one_by_one_change_what_a_real_servers_port_means() {
+    let tracked = TWO.replace("tcp/80", "udp/53");
+    let single = tracked.replace("ports = 'udp/53'", "ports = 'udp/53'\nudp = 'one-packet'");
+    let wanted = Difference { changed: vec![(Some(0), 0)], classifier: true, ..Difference::default() };
+    assert_eq!(difference(&tracked, &single), wanted);
+}

@@ -116,6 +116,7 @@ fn ten_thousand_services_become_a_plan() {
             ports: vec![member(80, Some(8080)), member(443, None)],
         },
         scheduler: Scheduler::Maglev,
+        scheduler_flags: SchedulerFlags::default(),
         persistence: None,
         forward: Forward::Nat,
         timeouts: Timeouts::default(),
@@ -131,6 +132,8 @@ fn ten_thousand_services_become_a_plan() {
                 name: format!("web{server}"),
                 addresses: vec![host(10, number * 10 + server)],
                 weight: 1,
+                upper: 0,
+                lower: 0,
                 forward: Forward::Nat,
             })
             .collect(),
