@@ -163,7 +163,7 @@ impl Running {
             weight: real.weight,
             upper: real.upper,
             lower: real.lower,
-            overloaded: load.is_some_and(threshold::is_overloaded),
+            overloaded: number.and_then(|n| self.maps.memory.loads.at(n)).is_some_and(threshold::is_overloaded),
             state,
             seconds_left: draining.and_then(seconds_left),
             active,

@@ -544,6 +544,7 @@ fn with_persistence_the_template_decides_where_datagrams_go_that_are_scheduled_o
     shop.persistence = persist(100);
     let mut director = Director::with(SMALL, &config([shop]));
     let first = datagram(&director, 1, 1000);
+    assert_eq!(datagram(&director, 1, 1001), first, "and this proves that the client is there");
     assert_ne!(datagram(&director, 2, 1000), first);
     for port in 1000..1005 {
         director.wait(Duration::from_secs(60));

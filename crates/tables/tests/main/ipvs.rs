@@ -1,6 +1,6 @@
 //! What IPVS was seen to do, where no other module says it: see `docs/ipvs.md`.
 
-use crate::configuration::{config, ip, server, service, tcp};
+use crate::configuration::{config, ip, server, service, tcp, unlimited};
 use crate::director::{Director, SMALL, Seen};
 use crate::packet::{Segment, Way};
 use marca_config::model::{Config, Mark, MarkRule, PortMatch, PortRange, Protocol, Scheduler, Selector, Service};
@@ -53,7 +53,7 @@ fn with_a_mark(shop: Service, scheduler: Scheduler, servers: &[u16]) -> Config {
 
 #[test]
 fn a_live_connection_keeps_its_server_when_a_mark_service_appears() {
-    for (before, after) in Scheduler::ALL.into_iter().flat_map(|one| Scheduler::ALL.map(|other| (one, other))) {
+    for (before, after) in unlimited().flat_map(|one| unlimited().map(move |other| (one, other))) {
         let mut director = Director::with(SMALL, &config([shop(before, &[1, 2])]));
         let connections = open(&director, 0..50);
         director.apply(&with_a_mark(shop(before, &[1, 2]), after, &[2, 3]));
@@ -71,7 +71,7 @@ fn a_live_connection_keeps_its_server_when_a_mark_service_appears() {
 
 #[test]
 fn a_live_connection_keeps_its_server_when_its_service_gets_another_name() {
-    for scheduler in Scheduler::ALL {
+    for scheduler in unlimited() {
         let mut director = Director::with(SMALL, &config([shop(scheduler, &[1, 2])]));
         let connections = open(&director, 0..100);
         let renamed = Service { name: "store".into(), ..shop(scheduler, &[1, 2, 3]) };
@@ -85,7 +85,7 @@ fn a_live_connection_keeps_its_server_when_its_service_gets_another_name() {
 
 #[test]
 fn a_server_that_comes_back_has_its_connections() {
-    for scheduler in Scheduler::ALL {
+    for scheduler in unlimited() {
         let mut director = Director::with(SMALL, &config([shop(scheduler, &[1, 2])]));
         let connections = open(&director, 0..100);
         for servers in [&[2][..], &[1, 2]] {

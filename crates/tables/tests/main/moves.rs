@@ -1,8 +1,8 @@
 //! Connections that were lost or led astray, one story a bug: what the operator and the daemon did, and the packet that
 //! went wrong.
 
-use crate::configuration::{unlimited, 
-    addresses, config, ip, mapped, persist, persistence, range, sctp, server, service, tcp, udp,
+use crate::configuration::{
+    addresses, config, ip, mapped, persist, persistence, range, sctp, server, service, tcp, udp, unlimited,
 };
 use crate::director::{Director, SECOND, SMALL, Seen};
 use crate::packet::{Segment, Way};

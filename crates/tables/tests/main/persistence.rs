@@ -1,7 +1,7 @@
 //! Persistence: a client's template brings all its connections to one real server.
 
-use crate::configuration::{unlimited, 
-    addresses, config, ip, mapped, persist, persistence, range, sctp, server, service, tcp, udp,
+use crate::configuration::{
+    addresses, config, ip, mapped, persist, persistence, range, sctp, server, service, tcp, udp, unlimited,
 };
 use crate::director::{Director, SMALL, Seen};
 use crate::packet::{Segment, Way};
@@ -72,7 +72,10 @@ fn a_clients_connections_to_every_port_protocol_and_address_meet_one_server() {
                 used.extend(servers);
             }
         }
-        assert_eq!(used.len(), 10, "different clients meet different servers");
+        // The others prefer one server, or one for each destination.
+        if !matches!(scheduler, Scheduler::Fo | Scheduler::Dh | Scheduler::Lblc | Scheduler::Lblcr) {
+            assert_eq!(used.len(), 10, "different clients meet different servers under {}", scheduler.name());
+        }
     }
 }
 

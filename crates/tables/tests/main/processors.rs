@@ -1,6 +1,6 @@
 //! Packets on several processors, while the daemon sweeps and changes the pool.
 
-use crate::configuration::{addresses, config, ip, persist, server, service, tcp};
+use crate::configuration::{addresses, config, ip, persist, server, service, tcp, unlimited};
 use crate::director::{CLOCK, Director, SMALL, Seen};
 use crate::packet::{Segment, Way};
 use marca_config::model::{Config, Scheduler};
@@ -55,7 +55,7 @@ fn clients(memory: &Memory, processor: u8, rounds: u32) {
 
 #[test]
 fn connections_stay_where_they_began_on_several_processors() {
-    for scheduler in Scheduler::ALL {
+    for scheduler in unlimited() {
         let mut director = Director::with(CAPACITY, &pool(scheduler, 63));
         director.now = NOW;
         let done = AtomicBool::new(false);
