@@ -48,7 +48,7 @@ pub const PASS: &str = "marca_pass";
 
 /// The maps that are pinned and shared from one load to the next.
 /// Not among them: `PROGRAMS` and `BETWEEN`, which belong to one load's programs.
-pub const MAPS: [&str; 27] = [
+pub const MAPS: [&str; 28] = [
     "CONTROL",
     "ADDRESSES",
     "PORTS",
