@@ -27,7 +27,7 @@ pub fn bench() -> &'static [u8] {
 
 pub const ENTRY: &str = "marca";
 /// Programs that the others call, in the order of their places in the map `PROGRAMS`: the engine's stages.
-pub const TAIL_CALLS: [&str; 13] = [
+pub const TAIL_CALLS: [&str; 14] = [
     "marca_judge",
     "marca_act",
     "marca_tell",
@@ -41,6 +41,7 @@ pub const TAIL_CALLS: [&str; 13] = [
     "marca_relay",
     "marca_unwrap",
     "marca_choose",
+    "marca_give",
 ];
 pub const CLOCK: &str = "marca_clock";
 pub const DECAP: &str = "marca_decap";

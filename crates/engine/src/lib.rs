@@ -50,7 +50,7 @@ pub mod wire;
 
 pub use packet::Packet;
 pub use path::{
-    Between, Outcome, Stage, Turn, Work, act, back, borrow, choose, fast, follow, full, hide, judge, process, quote,
+    Between, Outcome, Stage, Turn, Work, act, back, borrow, choose, fast, follow, full, give, hide, judge, process, quote,
     relate, relay, tell, unwrap,
 };
 pub use reason::{Action, Reason};

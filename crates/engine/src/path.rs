@@ -39,7 +39,7 @@ pub enum Stage {
     Answer = 2,
     /// [`full`]: the short way under fullnat, of packets to a real server.
     Full = 3,
-    /// [`back`]: the only way under fullnat of packets from a real server.
+    /// [`back`]: under fullnat the first half of the only way of packets from a real server.
     Back = 4,
     /// [`borrow`]: a source for a new connection under fullnat; between [`judge`] and [`act`].
     Borrow = 5,
@@ -57,6 +57,8 @@ pub enum Stage {
     Unwrap = 11,
     /// [`choose`]: between the halves of the long way, where a new connection's real server is still to be chosen.
     Choose = 12,
+    /// [`give`]: the second half of what [`back`] begins.
+    Give = 13,
     /// The way is over.
     Done = u32::MAX,
 }
@@ -93,7 +95,7 @@ pub fn process<P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Outcome {
             Stage::Act => act(p, t, &mut between),
             Stage::Answer => tell(p, t, &between),
             Stage::Full => full(p, t),
-            Stage::Back => back(p, t),
+            Stage::Back => back(p, t, &mut between),
             Stage::Borrow => borrow(t, &mut between),
             Stage::Hide => hide(p, t, &between),
             Stage::Follow => follow(p, t, &between),
@@ -101,6 +103,7 @@ pub fn process<P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Outcome {
             Stage::Relate => relate(p, t, &mut between),
             Stage::Relay => relay(p, t, &between),
             Stage::Unwrap => unwrap(p, t, &mut between),
+            Stage::Give => give(p, t, &between),
             Stage::Done => return turn.outcome,
         }
     }
@@ -331,10 +334,20 @@ pub fn full<P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Turn {
     finish(t, done.map(|()| Sent { reason: Reason::FullNat, interface: real.interface }))
 }
 
-/// Packets to a source address of fullnat.
+/// Packets to a source address of fullnat. They are read here and looked up elsewhere: what extension headers may do to
+/// offsets the verifier would follow through all lookups.
 #[inline(always)]
-pub fn back<P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Turn {
-    let done = fullnat::bring_back(p, t);
+pub fn back<P: Packet, T: Tables>(p: &P, t: &mut T, between: &mut Between) -> Turn {
+    match fullnat::read(p, &mut between.headers) {
+        Ok(()) => Turn::to(Stage::Give),
+        Err(reason) => finish(t, Err(reason)),
+    }
+}
+
+/// The reply goes to the client.
+#[inline(always)]
+pub fn give<P: Packet, T: Tables>(p: &mut P, t: &mut T, between: &Between) -> Turn {
+    let done = fullnat::bring_back(p, t, &between.headers);
     finish(t, done)
 }
 

@@ -128,8 +128,8 @@ impl Director<'_> {
         if turn.stage == Stage::Borrow {
             turn = marca_engine::borrow(&mut shadow, &mut between);
         }
-        if turn.stage == Stage::Back {
-            marca_engine::back(&mut frame.clone(), &mut shadow);
+        if turn.stage == Stage::Back && marca_engine::back(frame, &mut shadow, &mut between).stage == Stage::Give {
+            marca_engine::give(&mut frame.clone(), &mut shadow, &between);
         }
         if turn.stage == Stage::Follow {
             turn = marca_engine::follow(&mut frame.clone(), &mut shadow, &between);

@@ -66,12 +66,23 @@ pub fn marca_full(ctx: XdpContext) -> u32 {
     go_on(&ctx, &frame, turn)
 }
 
-/// Fullnat's way from real servers.
+/// The first half of fullnat's way from real servers.
 #[xdp(frags)]
 pub fn marca_back(ctx: XdpContext) -> u32 {
+    let frame = Frame { ctx: ctx.ctx };
+    let mut maps = Maps::new(&frame);
+    let Some(between) = between() else { return xdp_action::XDP_ABORTED };
+    let turn = marca_engine::back(&frame, &mut maps, between);
+    go_on(&ctx, &frame, turn)
+}
+
+/// The second half.
+#[xdp(frags)]
+pub fn marca_give(ctx: XdpContext) -> u32 {
     let mut frame = Frame { ctx: ctx.ctx };
     let mut maps = Maps::new(&frame);
-    let turn = marca_engine::back(&mut frame, &mut maps);
+    let Some(between) = between() else { return xdp_action::XDP_ABORTED };
+    let turn = marca_engine::give(&mut frame, &mut maps, between);
     go_on(&ctx, &frame, turn)
 }
 

@@ -196,19 +196,24 @@ pub fn hide<P: Packet, T: Tables>(p: &mut P, t: &T, h: &Headers, source: Source)
     nat::replace(p, h, &nat::Edit { source: true, address, port: source as u16 })
 }
 
-/// A packet to a source address: a real server's reply, if there is such a connection.
+/// Reads a packet to a source address. ICMP errors and echoes to one are the kernel's.
 #[inline(always)]
-pub fn bring_back<P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Result<Sent, Reason> {
-    let mut h = wire::network(p)?;
-    let Some(control) = t.control() else { return Err(Reason::Inconsistent) };
-    if wire::has_extensions(&h) {
-        wire::extensions(p, &mut h)?;
+pub fn read<P: Packet>(p: &P, h: &mut Headers) -> Result<(), Reason> {
+    *h = wire::network(p)?;
+    if wire::has_extensions(h) {
+        wire::extensions(p, h)?;
     }
     if h.fragment {
         return Err(Reason::Fragment);
     }
-    wire::transport(p, &mut h)?;
-    let (table, reverse) = find(t, &control, &FromServer::new(&h, control.seed).reverse());
+    wire::transport(p, h)
+}
+
+/// A real server's reply, if there is such a connection.
+#[inline(always)]
+pub fn bring_back<P: Packet, T: Tables>(p: &mut P, t: &mut T, h: &Headers) -> Result<Sent, Reason> {
+    let Some(control) = t.control() else { return Err(Reason::Inconsistent) };
+    let (table, reverse) = find(t, &control, &FromServer::new(h, control.seed).reverse());
     if !reverse.exists() {
         return Err(Reason::NotAReply);
     }
@@ -224,14 +229,14 @@ pub fn bring_back<P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Result<Sent, Re
     }
     t.note(Step::Flow { table, real: found.real, state: found.state });
     t.note(Step::Back { real: found.real, client, port, vip: found.vip, vip_port: found.vip_port, family: h.family });
-    let to = found.state | decide::closing(&h, state_bits::FIN_SERVER);
+    let to = found.state | decide::closing(h, state_bits::FIN_SERVER);
     let mut d = Decision::to_server(found.service, found.real, 0, Change::NONE, false);
     d.change = Change::update(table, found.index, found.state, to);
-    commit::update(t, &control, &h, &d, now);
+    commit::update(t, &control, h, &d, now);
     let way = Way::to_client(found.vip, found.vip_port);
     // For routes and neighbours the packet goes to the client already.
-    let sent = to_client(p, t, &Headers { destination: client, destination_port: port, ..h }, &way, &nat::Plain)?;
-    nat::replace(p, &h, &nat::Edit { source: false, address: client, port })?;
+    let sent = to_client(p, t, &Headers { destination: client, destination_port: port, ..*h }, &way, &nat::Plain)?;
+    nat::replace(p, h, &nat::Edit { source: false, address: client, port })?;
     t.count_out(found.real, h.length);
     Ok(sent)
 }
