@@ -93,7 +93,19 @@ pub fn borrow<T: Tables>(t: &T, work: &mut Work) -> Result<(), Reason> {
     let state = u64::from(port) | state_bits::REVERSE | u64::from(lent) << state_bits::SOURCE_SHIFT;
     let (real, service) = (work.decision.real_index, work.decision.service);
     let record = Record { real, service, state, seen: work.now };
+    // As the other one: see [`commit`].
+    let promoted = work.decision.change.kind == ChangeKind::Promote;
     let mut former = NO_RECORD;
+    if promoted {
+        // Where the other one has found no room among the flows, this one may have.
+        let (own, other) = flow::only(t, &control, CellTable::Flows, &m, &key);
+        if other {
+            return Err(Reason::NoSource);
+        }
+        if own != NO_RECORD {
+            return Ok(());
+        }
+    }
     if !is_new {
         let found = flow::find(t, &control, CellTable::HalfOpen, &m);
         if work.decision.change.kind == ChangeKind::Touch && found.exists() {
@@ -101,8 +113,6 @@ pub fn borrow<T: Tables>(t: &T, work: &mut Work) -> Result<(), Reason> {
         }
         former = found.index;
     }
-    // As the other one: see [`commit`].
-    let promoted = work.decision.change.kind == ChangeKind::Promote;
     let table = if promoted { CellTable::Flows } else { CellTable::HalfOpen };
     let when_full = if table == CellTable::HalfOpen { WhenFull::Evict } else { WhenFull::Refuse };
     let inserted = flow::insert(t, &control, table, &key, &record, when_full);

@@ -148,6 +148,29 @@ fn a_flood_pushes_out_no_connection_under_fullnat() {
 }
 
 #[test]
+fn a_connection_has_one_reverse_record_where_tables_are_full_too() {
+    let full = Capacity { flows: 1 << 10, half_open: 1 << 11, ..SMALL };
+    let mut director = Director::with(full, &shop(Scheduler::Rr));
+    for client in 0..700 {
+        let way = way(TCP, client, 4242);
+        for segment in [Segment::Syn, Segment::Data, Segment::Data, Segment::Syn, Segment::Data] {
+            director.process(way.frame(segment), 1);
+            director.now += 1;
+        }
+    }
+    let mut keys = Vec::new();
+    for table in [CellTable::Flows, CellTable::HalfOpen] {
+        let reverse = director.records(table).into_iter().filter(|(_, record)| record.state & state_bits::REVERSE != 0);
+        keys.extend(reverse.map(|(key, _)| (key.words(), key.vip)));
+    }
+    let all = keys.len();
+    keys.sort_by_key(|(words, _)| *words);
+    keys.dedup();
+    assert_eq!(keys.len(), all);
+    assert!(all > 500, "{all}");
+}
+
+#[test]
 fn a_reload_keeps_the_sources_of_connections() {
     let mut director = Director::with(SMALL, &shop(Scheduler::Wlc));
     let way = way(TCP, 8, 4242);
