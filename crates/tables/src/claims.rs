@@ -31,7 +31,8 @@ impl Claims {
         key: &Key,
         record: &mut Record,
     ) {
-        if record.state & (state_bits::TEMPLATE | state_bits::DIRECT | state_bits::OUTBOUND) != 0 {
+        let others = state_bits::TEMPLATE | state_bits::DIRECT | state_bits::OUTBOUND | state_bits::REVERSE;
+        if record.state & others != 0 {
             return;
         }
         let services = self.services(view, control, key, record.state as u16);
