@@ -50,8 +50,8 @@ pub mod wire;
 
 pub use packet::Packet;
 pub use path::{
-    Between, Outcome, Stage, Turn, Work, act, back, borrow, choose, fast, follow, full, give, hide, judge, process, quote,
-    relate, relay, tell, unwrap,
+    Between, Outcome, Stage, Turn, Work, act, back, borrow, choose, fast, follow, full, give, hide, judge, process,
+    quote, relate, relay, tell, unwrap,
 };
 pub use reason::{Action, Reason};
 pub use tables::Tables;
