@@ -164,7 +164,7 @@ fn abort<P: Packet, T: Tables>(p: &mut P, t: &T, h: &Headers) -> bool {
     if h.tcp_flags & RST != 0 || !may_be_answered(p, h) {
         return false;
     }
-    let (l3, l4) = (usize::from(h.l3), usize::from(h.l4));
+    let (l3, l4) = (h.network_at(), h.transport_at());
     let Some([s0, s1, d0, d1, t0, t1, t2, t3]) = p.read::<8>(l4) else { return false };
     // The ports change places; one chunk of four bytes, whose flag says that the tag is reflected.
     let mut packet = [d0, d1, s0, s1, t0, t1, t2, t3, 0, 0, 0, 0, ABORT, ABORT_REFLECTED, 0, 4];

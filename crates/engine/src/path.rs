@@ -11,7 +11,7 @@ use crate::flow::{self, FromClient, FromServer, NO_RECORD, watch};
 use crate::forward::{self, Method, Sent, fullnat, nat};
 use crate::fragment;
 use crate::icmp;
-use crate::layout::{Control, NO_REAL, TCP, UDP, V4, real_flags, service_flags, state_bits};
+use crate::layout::{Control, NO_REAL, SCTP, TCP, UDP, V4, real_flags, service_flags, state_bits};
 use crate::neighbour;
 use crate::packet::{FURTHEST, Packet};
 use crate::reason::{Action, Reason};
@@ -483,10 +483,12 @@ fn look<P: Packet, T: Tables>(p: &P, t: &T) -> Result<(Headers, Known), Other> {
     if party.is_source() {
         return Err(Other::to(Stage::Back));
     }
-    if wire::has_extensions(&h) || h.fragment {
+    // SCTP is rare, and the verifier would follow each of its chunks through all that comes after.
+    if wire::has_extensions(&h) || h.fragment || h.protocol == SCTP {
         return Err(Other::to(Stage::Judge));
     }
-    h.later = false;
+    // Nor does it see that these are so.
+    (h.fragment, h.later) = (false, false);
     match wire::transport(p, &mut h) {
         Err(Reason::Icmp) => return Err(Other::to(Stage::Judge)),
         done => done?,

@@ -271,21 +271,34 @@ pub fn transport<P: Packet>(p: &P, h: &mut Headers) -> Result<(), Reason> {
 /// What a chunk does to its association, in the flags of the TCP segment that does so (RFC 9260 §3.2;
 /// `net/netfilter/ipvs/ip_vs_proto_sctp.c`, `sctp_events`). What opens and ends an association is the first chunk of its
 /// packet; a SHUTDOWN behind a SACK is not seen, but the SHUTDOWN ACK and SHUTDOWN COMPLETE that follow are.
+///
+/// A table in a word, without branches: the verifier would follow each through all that comes after.
 #[inline(always)]
 fn chunk_flags(kind: u8) -> u8 {
-    match kind {
-        // INIT, INIT ACK.
-        1 => SYN,
-        2 => SYN | ACK,
-        // COOKIE ECHO, COOKIE ACK.
-        10 | 11 => ACK,
-        // SHUTDOWN, SHUTDOWN ACK, SHUTDOWN COMPLETE.
-        7 | 8 | 14 => FIN,
-        // ABORT.
-        6 => RST,
-        _ => 0,
-    }
+    const { assert!(FIN == 1 && SYN == 2 && RST == 4 && ACK == 0x10) };
+    /// Four bits for each chunk type below 16, the highest of which stands for ACK.
+    const TABLE: u64 = 0x2 << (INIT * 4)
+        | 0xa << (INIT_ACK * 4)
+        | 0x8 << (COOKIE_ECHO * 4)
+        | 0x8 << (COOKIE_ACK * 4)
+        | 0x1 << (SHUTDOWN * 4)
+        | 0x1 << (SHUTDOWN_ACK * 4)
+        | 0x1 << (SHUTDOWN_COMPLETE * 4)
+        | 0x4 << (ABORT * 4);
+    let is_listed = u64::from(kind < 16);
+    let bits = (TABLE >> (u32::from(kind & 15) * 4)) & (is_listed * 0xf);
+    (bits & 0x7 | (bits & 0x8) << 1) as u8
 }
+
+// RFC 9260 §3.2.
+const INIT: u32 = 1;
+const INIT_ACK: u32 = 2;
+const ABORT: u32 = 6;
+const SHUTDOWN: u32 = 7;
+const SHUTDOWN_ACK: u32 = 8;
+const COOKIE_ECHO: u32 = 10;
+const COOKIE_ACK: u32 = 11;
+const SHUTDOWN_COMPLETE: u32 = 14;
 
 /// RFC 792, RFC 4443.
 #[inline(always)]
@@ -331,4 +344,20 @@ pub fn put_word<const N: usize>(b: &mut [u8; N], at: usize, word: u32) {
     b[at + 1] = w[1];
     b[at + 2] = w[2];
     b[at + 3] = w[3];
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_do_to_associations_what_segments_do_to_connections() {
+        let flags = |kind: u32| chunk_flags(kind as u8);
+        assert_eq!([INIT, INIT_ACK].map(flags), [SYN, SYN | ACK]);
+        assert_eq!([COOKIE_ECHO, COOKIE_ACK].map(flags), [ACK; 2]);
+        assert_eq!([SHUTDOWN, SHUTDOWN_ACK, SHUTDOWN_COMPLETE].map(flags), [FIN; 3]);
+        assert_eq!(flags(ABORT), RST);
+        let listed = [1, 2, 6, 7, 8, 10, 11, 14];
+        assert!((0..=255).filter(|kind| !listed.contains(kind)).all(|kind| flags(kind) == 0));
+    }
 }
