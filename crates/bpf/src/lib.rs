@@ -10,7 +10,7 @@ static ROUTER_BYTES: &Aligned<[u8]> = &Aligned(*include_bytes!("../objects/route
 static REAL_SERVER_BYTES: &Aligned<[u8]> = &Aligned(*include_bytes!("../objects/real_server.bpf.o"));
 static BENCH_BYTES: &Aligned<[u8]> = &Aligned(*include_bytes!("../objects/bench.bpf.o"));
 
-/// The director's object: programs [`ENTRY`], [`TAIL_CALLS`] and [`CLOCK`], and all its maps.
+/// The director's object: programs [`ENTRY`], [`TAIL_CALLS`] and [`CLOCK`], those for TC, and all its maps.
 pub fn router() -> &'static [u8] {
     &ROUTER_BYTES.0
 }
@@ -25,9 +25,18 @@ pub fn bench() -> &'static [u8] {
     &BENCH_BYTES.0
 }
 
+macro_rules! tail_calls {
+    ($($name:literal,)*) => {
+        /// Programs that the others call, in the order of their places in the map `PROGRAMS`: the engine's stages.
+        pub const TAIL_CALLS: &[&str] = &[$($name,)*];
+        /// The same for TC, in the map `PROGRAMS_TC`.
+        pub const TAIL_CALLS_TC: &[&str] = &[$(concat!($name, "_tc"),)*];
+    };
+}
+
 pub const ENTRY: &str = "marca";
-/// Programs that the others call, in the order of their places in the map `PROGRAMS`: the engine's stages.
-pub const TAIL_CALLS: [&str; 14] = [
+pub const ENTRY_TC: &str = "marca_tc";
+tail_calls! {
     "marca_judge",
     "marca_act",
     "marca_tell",
@@ -42,13 +51,13 @@ pub const TAIL_CALLS: [&str; 14] = [
     "marca_unwrap",
     "marca_choose",
     "marca_give",
-];
+}
 pub const CLOCK: &str = "marca_clock";
 pub const DECAP: &str = "marca_decap";
 pub const PASS: &str = "marca_pass";
 
 /// The maps that are pinned and shared from one load to the next.
-/// Not among them: `PROGRAMS` and `BETWEEN`, which belong to one load's programs.
+/// Not among them: `PROGRAMS`, `PROGRAMS_TC`, `BETWEEN` and `QUESTION`, which belong to one load's programs.
 pub const MAPS: [&str; 28] = [
     "CONTROL",
     "ADDRESSES",

@@ -33,7 +33,7 @@ pub fn decap(options: &Options) -> Result<()> {
     }
     let mode = decap::attach(&options.pin_dir, interface, &options.from, options.gue_port)?;
     println!(
-        "{interface}: decapsulator attached, {} XDP; it stays until `marca decap -i {interface} --detach`",
+        "{interface}: decapsulator attached, {}; it stays until `marca decap -i {interface} --detach`",
         mode.name()
     );
     if options.from.is_empty() {

@@ -54,7 +54,15 @@ pub fn explain(options: &Options) -> Result<()> {
             let (loaded, plan) = check::load(file)?;
             by_configuration(options, &plan, &loaded.config.router.outside, &frame)?
         }
-        None => by_director(options, &Running::open(&options.place.place())?, &frame)?,
+        None => {
+            let running = Running::open(&options.place.place())?;
+            let name = options.interface.as_ref().or(running.config.router.outside.first());
+            let attached = running.state.attached.iter().find(|attached| Some(&attached.interface) == name);
+            if let Some(attached) = attached {
+                println!("In on {}, where {} meets it.", attached.interface, attached.mode.name());
+            }
+            by_director(options, &running, &frame)?
+        }
     };
     print!("{explanation}");
     Ok(())

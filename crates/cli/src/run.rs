@@ -3,6 +3,7 @@
 use crate::{PlaceOptions, Refused};
 use anyhow::{Context, Result};
 use marca_daemon::director::{DirectorError, Started};
+use marca_daemon::linux::attach::Attachment;
 use marca_daemon::place::{Lock, Place, PlaceError};
 use std::fs;
 use std::io::IsTerminal;
@@ -67,8 +68,11 @@ fn ready(started: &Started) {
     for finding in &started.findings {
         eprintln!("marca: {finding}");
     }
-    for (interface, mode) in &started.attached {
-        println!("{interface}: XDP attached, {}", mode.name());
+    for Attachment { interface, mode, why, .. } in &started.attached {
+        match why {
+            Some(why) => println!("{interface}: attached by {}: {why}", mode.name()),
+            None => println!("{interface}: attached by {}", mode.name()),
+        }
     }
     let how = if started.adopted { "adopted the running data plane" } else { "data plane loaded" };
     println!("ready: {how}, {} services", started.services);

@@ -3,7 +3,9 @@
 use crate::PlaceOptions;
 use anyhow::Result;
 use comfy_table::{CellAlignment, Table, presets};
-use marca_daemon::status::{LeavingStatus, Running, ServerStatus, ServiceStatus, Status, TrafficStatus};
+use marca_daemon::status::{
+    InterfaceStatus, LeavingStatus, Running, ServerStatus, ServiceStatus, Status, TrafficStatus,
+};
 use std::io::Write;
 use std::time::Duration;
 
@@ -28,10 +30,14 @@ pub fn status(options: &Options) -> Result<()> {
 
 fn render(status: &Status) -> String {
     let mut lines = Vec::new();
-    let interfaces: Vec<String> = status.interfaces.iter().map(|i| format!("{} ({})", i.name, i.xdp)).collect();
+    let interface = |i: &InterfaceStatus| match &i.why {
+        Some(why) => format!("{} ({}: {why})", i.name, i.attached),
+        None => format!("{} ({})", i.name, i.attached),
+    };
+    let interfaces: Vec<String> = status.interfaces.iter().map(interface).collect();
     lines.push(match status.daemon {
-        Some(pid) => format!("director: daemon {pid}, XDP on {}", interfaces.join(", ")),
-        None => format!("director: NO DAEMON, packets are forwarded; XDP on {}", interfaces.join(", ")),
+        Some(pid) => format!("director: daemon {pid}, on {}", interfaces.join(", ")),
+        None => format!("director: NO DAEMON, packets are forwarded; on {}", interfaces.join(", ")),
     });
     for service in &status.services {
         lines.push(String::new());

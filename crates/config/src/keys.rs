@@ -92,6 +92,13 @@ pub const KEYS: &[Key] = &[
         "The interfaces behind which the real servers are.",
     ),
     key(
+        "router.attach",
+        "\"auto\", \"xdp\" or \"tc\", or a table with one of them for interfaces",
+        Default("\"auto\""),
+        r#""auto""#,
+        "Where in the kernel packets are met: by XDP in the driver, by TC behind it, or by XDP where every driver has it, else by TC.",
+    ),
+    key(
         "router.limits",
         "a table",
         Optional,

@@ -23,7 +23,39 @@ pub struct Router {
     pub outside: Vec<String>,
     /// Interfaces behind which the real servers are. May be empty: a one-armed director uses `outside` for both.
     pub inside: Vec<String>,
+    /// How packets are met on the interfaces that `attach_on` does not name.
+    pub attach: Attach,
+    pub attach_on: Vec<(String, Attach)>,
     pub limits: Limits,
+}
+
+impl Router {
+    /// How packets are met on this interface.
+    pub fn attach(&self, interface: &str) -> Attach {
+        self.attach_on.iter().find(|(name, _)| name == interface).map_or(self.attach, |(_, attach)| *attach)
+    }
+}
+
+/// Where in the kernel packets are met.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Attach {
+    /// XDP where every driver has it, else TC.
+    #[default]
+    Auto,
+    /// In the driver, or right behind drivers without XDP.
+    Xdp,
+    /// In the kernel's traffic control, on what it has made of frames: late, and with all that it knows of them.
+    Tc,
+}
+
+impl Attach {
+    pub fn name(self) -> &'static str {
+        match self {
+            Attach::Auto => "auto",
+            Attach::Xdp => "xdp",
+            Attach::Tc => "tc",
+        }
+    }
 }
 
 /// How much memory the data plane takes, fixed when it is first loaded.

@@ -2,7 +2,8 @@
 
 use crate::forwarding;
 use crate::hops::{self, Hops};
-use crate::linux::data_plane::{self, DataPlane, DataPlaneError, Mode, since_boot};
+use crate::linux::attach::{Attachment, Mode, Wish};
+use crate::linux::data_plane::{self, DataPlane, DataPlaneError, since_boot};
 use crate::linux::network::{Change, Interface, Network, NetworkError};
 use crate::linux::offload;
 use crate::linux::sysctl::SysctlError;
@@ -11,7 +12,7 @@ use crate::routes::Routes;
 use crate::standings::{Meant, Standings};
 use crate::vips::{self, Announcements};
 use marca_config::Diagnostics;
-use marca_config::model::{Config, Limits};
+use marca_config::model::{Attach, Config, Limits};
 use marca_config::plan::{Difference, Plan, PlanError, ServicePlan, Standing};
 use marca_tables::classifier::{self, WriteError};
 use marca_tables::ids::{IdKind, Ids, NoNumber, service_key};
@@ -70,7 +71,7 @@ pub struct Started {
     pub adopted: bool,
     /// As the file counts them.
     pub services: usize,
-    pub attached: Vec<(String, Mode)>,
+    pub attached: Vec<Attachment>,
     pub findings: Vec<String>,
     pub warnings: String,
 }
@@ -170,6 +171,8 @@ impl Director {
         let interfaces = interfaces(&network, &wanted.config).await?;
         let mut state = place.state()?;
         let mut plane = load(&place, &wanted.plan, &wanted.config.router.limits)?;
+        let wishes = wishes(&wanted.config, &interfaces);
+        plane.prepare(&wishes)?;
         let capacity = plane.maps.memory.capacity;
         if !capacity.holds(&wanted.plan) {
             return Err(DirectorError::TooSmall);
@@ -212,17 +215,13 @@ impl Director {
         director.place.save_standings(&director.standings)?;
         director.write(&interfaces).await?;
         director.set_sysctls(&wanted.config)?;
-        let attached = director.attach(&attached_interfaces(&wanted.config))?;
+        let attached = director.attach(&wishes)?;
         director.put_vips(&wanted.config, &interfaces).await?;
         director.copy_routes().await;
         director.place.save_running(text)?;
-        let started = Started {
-            adopted,
-            services: wanted.config.services.len(),
-            attached,
-            findings: findings(&interfaces),
-            warnings: wanted.warnings,
-        };
+        let findings = director.findings(&interfaces);
+        let services = wanted.config.services.len();
+        let started = Started { adopted, services, attached, findings, warnings: wanted.warnings };
         Ok((director, started))
     }
 
@@ -271,7 +270,7 @@ impl Director {
             gone: difference.gone.len(),
             services: self.plan.services.len(),
             took,
-            findings: findings(&interfaces),
+            findings: Vec::new(),
             warnings: wanted.warnings,
         };
         replaced.findings.extend(limits_that_wait(&wanted.config.router.limits, &capacity));
@@ -286,12 +285,13 @@ impl Director {
             failed(self.place.save_state(&self.state).map_err(DirectorError::from));
         }
         failed(self.set_sysctls(&wanted.config));
-        let names = attached_interfaces(&wanted.config);
-        if !self.is_attached_to(&names) {
-            failed(self.attach(&names).map(drop));
+        let wishes = wishes(&wanted.config, &interfaces);
+        if !self.is_attached(&wishes) {
+            failed(self.attach(&wishes).map(drop));
         }
         failed(self.put_vips(&wanted.config, &interfaces).await);
         failed(self.place.save_running(&wanted.text).map_err(DirectorError::from));
+        replaced.findings.extend(self.findings(&interfaces));
         Ok(replaced)
     }
 
@@ -319,10 +319,11 @@ impl Director {
         if !new.is_empty() {
             self.place.save_state(state)?;
         }
-        let names = attached_interfaces(&wanted.config);
-        let attached: Vec<String> = state.attached.iter().map(|a| a.interface.clone()).collect();
-        if names.iter().any(|name| !attached.contains(name)) {
-            let both = attached.iter().chain(names.iter().filter(|name| !attached.contains(name))).cloned();
+        let wishes = wishes(&wanted.config, interfaces);
+        let is_new = |wish: &&Wish| !state.attached.iter().any(|attached| attached.interface == wish.interface);
+        if wishes.iter().any(|wish| is_new(&wish)) {
+            let attached = kept(&state.attached);
+            let both = attached.iter().chain(wishes.iter().filter(is_new)).cloned();
             if let Err(error) = plane.attach(&both.collect::<Vec<_>>()) {
                 plane.attach(&attached)?;
                 return Err(error.into());
@@ -395,8 +396,10 @@ impl Director {
         Ok(self.interfaces.clone())
     }
 
-    fn is_attached_to(&self, names: &[String]) -> bool {
-        self.state.attached.iter().map(|attached| &attached.interface).eq(names)
+    fn is_attached(&self, wishes: &[Wish]) -> bool {
+        let attached =
+            self.state.attached.iter().map(|attached| (attached.interface.as_str(), attached.asked.as_str()));
+        attached.eq(wishes.iter().map(|wish| (wish.interface.as_str(), wish.attach.name())))
     }
 
     fn set_sysctls(&mut self, config: &Config) -> Result<(), DirectorError> {
@@ -414,11 +417,21 @@ impl Director {
         Ok(())
     }
 
-    fn attach(&mut self, names: &[String]) -> Result<Vec<(String, Mode)>, DirectorError> {
-        let attached = self.plane.attach(names)?;
-        self.state.attached = attached.iter().map(|(name, mode)| Attached::new(name.clone(), *mode)).collect();
+    fn attach(&mut self, wishes: &[Wish]) -> Result<Vec<Attachment>, DirectorError> {
+        let attachments = self.plane.attach(wishes)?;
+        let both = wishes.iter().zip(&attachments);
+        self.state.attached = both.map(|(wish, attachment)| attached(wish, attachment)).collect();
+        let made = attachments.iter().filter(|attachment| attachment.made_qdisc);
+        self.state.qdiscs.extend(made.map(|attachment| attachment.interface.clone()));
         self.place.save_state(&self.state)?;
-        Ok(attached)
+        Ok(attachments)
+    }
+
+    /// What about the interfaces breaks or weakens how packets are met there, each with what mends it.
+    fn findings(&self, interfaces: &[Interface]) -> Vec<String> {
+        let mode = |name: &str| self.state.attached.iter().find(|a| a.interface == name).map(|a| a.mode);
+        let modes = interfaces.iter().filter_map(|interface| Some((interface, mode(&interface.name)?)));
+        findings(&modes.collect::<Vec<_>>())
     }
 
     async fn put_vips(&mut self, config: &Config, interfaces: &[Interface]) -> Result<(), DirectorError> {
@@ -805,16 +818,48 @@ async fn interfaces(network: &Network, config: &Config) -> Result<Vec<Interface>
     Ok(interfaces)
 }
 
-/// Settings of the interfaces that break XDP, each with the command that mends it.
-fn findings(interfaces: &[Interface]) -> Vec<String> {
+/// How the interfaces' packets are to be met.
+fn wishes(config: &Config, interfaces: &[Interface]) -> Vec<Wish> {
+    let kind = |name: &str| interfaces.iter().find(|interface| interface.name == name)?.kind.clone();
+    let wish = |name: String| Wish { attach: config.router.attach(&name), kind: kind(&name), interface: name };
+    attached_interfaces(config).into_iter().map(wish).collect()
+}
+
+/// Wishes for what there is.
+fn kept(attached: &[Attached]) -> Vec<Wish> {
+    let wish = |attached: &Attached| Wish {
+        interface: attached.interface.clone(),
+        attach: if attached.mode == Mode::Tc { Attach::Tc } else { Attach::Xdp },
+        kind: None,
+    };
+    attached.iter().map(wish).collect()
+}
+
+fn attached(wish: &Wish, attachment: &Attachment) -> Attached {
+    Attached {
+        interface: wish.interface.clone(),
+        mode: attachment.mode,
+        asked: wish.attach.name().to_owned(),
+        why: attachment.why.clone(),
+    }
+}
+
+fn findings(interfaces: &[(&Interface, Mode)]) -> Vec<String> {
     let mut lines = Vec::new();
-    for interface in interfaces {
-        match offload::findings(&interface.name, interface.kind.as_deref()) {
+    for (interface, mode) in interfaces {
+        match offload::findings(&interface.name, interface.kind.as_deref(), *mode) {
             Ok(findings) => {
                 lines.extend(findings.iter().map(|f| format!("{}: {}. Mend it with: {}", f.what, f.why, f.mend)))
             }
             Err(error) => tracing::warn!("{error}"),
         }
+    }
+    let named = |wanted| interfaces.iter().find(|(_, mode)| *mode == wanted).map(|(interface, _)| &interface.name);
+    if let (Some(xdp), Some(tc)) = (named(Mode::Native), named(Mode::Tc)) {
+        lines.push(format!(
+            "{xdp} has native XDP and {tc} has TC: what {xdp} hands to {tc} is lost unless the driver of {tc} takes frames from \
+             XDP. Mend it with: attach = \"tc\" for both"
+        ));
     }
     lines
 }
@@ -827,6 +872,13 @@ pub async fn detach(place: &Place) -> Result<Vec<String>, DirectorError> {
     data_plane::detach(&place.pin_dir)
         .map_err(|cause| DataPlaneError::Io { doing: format!("take away {}", place.pin_dir.display()), cause })?;
     done.extend(state.attached.iter().map(|a| format!("detached from {}", a.interface)));
+    for interface in &state.qdiscs {
+        match network.remove_idle_clsact(interface).await {
+            Ok(true) => done.push(format!("took the qdisc clsact off {interface}")),
+            Ok(false) => done.push(format!("left the qdisc clsact on {interface}: others use it")),
+            Err(error) => tracing::warn!("{error}"),
+        }
+    }
     vips::take(&network, &state.vips).await?;
     done.extend(state.vips.iter().map(|vip| format!("took {} off {}", vip.address, vip.interface)));
     for error in forwarding::restore(&state.sysctls) {

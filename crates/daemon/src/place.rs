@@ -1,6 +1,6 @@
 //! Where a director keeps its files and pins, and what it must remember to be taken away again.
 
-use crate::linux::data_plane::Mode;
+use crate::linux::attach::Mode;
 use crate::standings::Standings;
 use ipnet::IpNet;
 use marca_tables::ids::Ids;
@@ -49,6 +49,9 @@ pub struct State {
     pub ids: Ids,
     /// Interfaces with the entry program, and how it is attached.
     pub attached: Vec<Attached>,
+    /// Interfaces that had no qdisc `clsact` before.
+    #[serde(default)]
+    pub qdiscs: Vec<String>,
     /// Addresses that were not there before.
     pub vips: Vec<PlacedVip>,
     /// Sysctls that had another value before.
@@ -60,17 +63,11 @@ pub struct State {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attached {
     pub interface: String,
-    pub native: bool,
-}
-
-impl Attached {
-    pub fn new(interface: String, mode: Mode) -> Self {
-        Self { interface, native: mode == Mode::Native }
-    }
-
-    pub fn mode(&self) -> Mode {
-        if self.native { Mode::Native } else { Mode::Generic }
-    }
+    pub mode: Mode,
+    /// What the configuration says about it: `auto`, `xdp` or `tc`.
+    pub asked: String,
+    /// Why it is this mode, where the configuration does not name it.
+    pub why: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -66,7 +66,7 @@ impl Running {
                 .state
                 .attached
                 .iter()
-                .map(|a| InterfaceStatus { name: a.interface.clone(), xdp: a.mode().name() })
+                .map(|a| InterfaceStatus { name: a.interface.clone(), attached: a.mode.name(), why: a.why.clone() })
                 .collect(),
             services: self.config.services.iter().map(|service| self.service(service)).collect(),
             tables: tables(memory),
@@ -211,8 +211,10 @@ pub struct Status {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct InterfaceStatus {
     pub name: String,
-    /// `native` or `generic`.
-    pub xdp: &'static str,
+    /// `native XDP`, `generic XDP` or `TC`.
+    pub attached: &'static str,
+    /// Why, where the configuration does not say so by name.
+    pub why: Option<String>,
 }
 
 /// A service of many ports, both families together.

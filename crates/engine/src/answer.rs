@@ -7,10 +7,10 @@
 //! for the reason that the ask gives.
 
 use crate::decide::To;
-use crate::forward::{self, tunnel};
+use crate::forward;
 use crate::hash;
-use crate::layout::{Address, SCTP, TCP, V4, limits};
-use crate::packet::Packet;
+use crate::layout::{Address, SCTP, TCP, UDP, V4, limits};
+use crate::packet::{Front, FrontKind, Packet};
 use crate::path::Outcome;
 use crate::reason::Reason;
 use crate::tables::{RouteQuery, Scan, Tables};
@@ -90,19 +90,17 @@ const INTERNETWORK_CONTROL: u8 = 0xc0;
 /// `real` is the decision's real server, for [`Answer::TooBig`].
 #[inline(always)]
 pub fn answer<P: Packet, T: Tables>(p: &mut P, t: &T, h: &Headers, ask: &Ask, real: u32) -> Outcome {
-    let v4 = h.family == V4;
     let answered = match ask.answer {
         Answer::Nothing => false,
         Answer::Reset if h.protocol == SCTP => abort(p, t, h),
         Answer::Reset => reset(p, h),
-        Answer::TimeExceeded => error(p, t, h, if v4 { [11, 0] } else { [3, 0] }, 0),
-        Answer::TooBig if ask.mtu != 0 => error(p, t, h, if v4 { [3, 4] } else { [2, 0] }, ask.mtu),
-        Answer::TooBig => match t.real(real) {
-            Some(real) => error(p, t, h, if v4 { [3, 4] } else { [2, 0] }, forward::largest(&real)),
-            None => false,
-        },
-        Answer::PortUnreachable => error(p, t, h, if v4 { [3, 3] } else { [1, 4] }, 0),
-        Answer::Prohibited => error(p, t, h, if v4 { [3, 13] } else { [1, 1] }, 0),
+        // In one place for all: it is long.
+        Answer::TimeExceeded | Answer::TooBig | Answer::PortUnreachable | Answer::Prohibited => {
+            match mtu(t, ask, real) {
+                Some(mtu) => error(p, t, h, kind_and_code(h, ask.answer), mtu),
+                None => false,
+            }
+        }
     };
     if !answered {
         return Outcome { reason: ask.silent, interface: 0 };
@@ -117,6 +115,28 @@ pub fn answer<P: Packet, T: Tables>(p: &mut P, t: &T, h: &Headers, ask: &Ask, re
         }
     }
     Outcome { reason: ask.answered, interface }
+}
+
+#[inline(always)]
+fn mtu<T: Tables>(t: &T, ask: &Ask, real: u32) -> Option<u32> {
+    if ask.answer != Answer::TooBig || ask.mtu != 0 {
+        return Some(ask.mtu);
+    }
+    t.real(real).map(|real| forward::largest(&real))
+}
+
+#[inline(always)]
+fn kind_and_code(h: &Headers, answer: Answer) -> [u8; 2] {
+    let v4 = h.family == V4;
+    match answer {
+        Answer::TimeExceeded => [if v4 { 11 } else { 3 }, 0],
+        Answer::TooBig if v4 => [3, 4],
+        Answer::TooBig => [2, 0],
+        Answer::PortUnreachable if v4 => [3, 3],
+        Answer::PortUnreachable => [1, 4],
+        _ if v4 => [3, 13],
+        _ => [1, 1],
+    }
 }
 
 /// RFC 9293 §3.10.7.1: what a segment of a connection that does not exist is answered with; never a reset by a reset.
@@ -151,10 +171,17 @@ fn reset<P: Packet>(p: &mut P, h: &Headers) -> bool {
     }
     [segment[16], segment[17]] = (!fold(sum)).to_ne_bytes();
     let header = header_length(h);
-    p.truncate(l3 + header + TCP_HEADER)
-        && swap_macs(p, 0)
-        && write_header(p, h, l3, 0, TCP, TCP_HEADER)
-        && p.write(l3 + header, segment)
+    if !p.truncate(l3 + header + TCP_HEADER) {
+        return false;
+    }
+    if p.awaits_checksum(l4) {
+        // Who computes it begins with the pseudo-header's part; and begins where the transport header was.
+        if l4 - l3 != header {
+            return false;
+        }
+        [segment[16], segment[17]] = fold(pseudo_header(h, TCP, TCP_HEADER)).to_ne_bytes();
+    }
+    swap_macs(p) && write_header(p, h, l3, 0, TCP, TCP_HEADER) && p.write(l3 + header, segment)
 }
 
 /// RFC 9260 §8.4: what a packet of an association that does not exist is answered with, its own tag reflected; never an
@@ -171,7 +198,7 @@ fn abort<P: Packet, T: Tables>(p: &mut P, t: &T, h: &Headers) -> bool {
     [packet[8], packet[9], packet[10], packet[11]] = crc32c(t, &packet).to_le_bytes();
     let header = header_length(h);
     p.truncate(l3 + header + SCTP_ABORT)
-        && swap_macs(p, 0)
+        && swap_macs(p)
         && write_header(p, h, l3, 0, SCTP, SCTP_ABORT)
         && p.write(l3 + header, packet)
 }
@@ -217,9 +244,25 @@ fn error<P: Packet, T: Tables>(p: &mut P, t: &T, h: &Headers, [kind, code]: [u8;
     if !v4 {
         sum += pseudo_header(h, protocol, ICMP + quote);
     }
+    if !p.truncate(l3 + quote) {
+        return false;
+    }
+    let mut summed = quote;
+    if p.awaits_checksum(l3) {
+        // With its checksum in place, the quoted transport part will sum up to what is missing to the pseudo-header's part,
+        // which is in the place of the checksum now.
+        let at = match h.protocol {
+            TCP => 16,
+            UDP => 6,
+            _ => return false,
+        };
+        let Some(begun) = p.read::<2>(h.transport_at() + at) else { return false };
+        sum += u64::from(!u16::from_ne_bytes(begun));
+        summed = h.transport_at() - l3;
+    }
     let mut at = 0;
     while at < QUOTE {
-        if at >= quote {
+        if at >= summed {
             break;
         }
         let Some(word) = p.read::<4>(l3 + at) else { return false };
@@ -228,11 +271,9 @@ fn error<P: Packet, T: Tables>(p: &mut P, t: &T, h: &Headers, [kind, code]: [u8;
     }
     [message[2], message[3]] = (!fold(sum)).to_ne_bytes();
     let header = header_length(h);
-    let grown = header + ICMP;
-    p.truncate(l3 + quote)
-        && p.grow_front(grown)
-        && swap_macs(p, grown)
-        && tunnel::move_tags(p, l3, grown).is_ok()
+    let front = Front { bytes: header + ICMP, family: h.family, kind: FrontKind::Error };
+    swap_macs(p)
+        && grow_behind_macs(p, l3, &front)
         && write_ethertype(p, h)
         && write_header(p, h, l3, if v4 { INTERNETWORK_CONTROL } else { 0 }, protocol, ICMP + quote)
         && p.write(l3 + header, message)
@@ -264,11 +305,20 @@ fn write_header<P: Packet>(p: &mut P, h: &Headers, l3: usize, tos: u8, protocol:
     if h.family == V4 { p.write(l3, emit::v4(&ip)) } else { p.write(l3, emit::v6(&ip)) }
 }
 
-/// The frame's MAC addresses, which lie at `from` now, to its front and the other way round.
+/// The MAC addresses the other way round.
 #[inline(always)]
-fn swap_macs<P: Packet>(p: &mut P, from: usize) -> bool {
-    let Some([a, b, c, d, e, f, g, h, i, j, k, l]) = p.read::<12>(from) else { return false };
+fn swap_macs<P: Packet>(p: &mut P) -> bool {
+    let Some([a, b, c, d, e, f, g, h, i, j, k, l]) = p.read::<12>(0) else { return false };
     p.write(0, [g, h, i, j, k, l, a, b, c, d, e, f])
+}
+
+/// Grows, and keeps the MAC addresses.
+#[inline(always)]
+fn grow_behind_macs<P: Packet>(p: &mut P, l3: usize, front: &Front) -> bool {
+    match p.read::<12>(0) {
+        Some(macs) => p.grow(l3, front) && p.write(0, macs),
+        None => false,
+    }
 }
 
 /// Into the last two bytes of the link header.

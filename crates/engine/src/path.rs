@@ -314,7 +314,7 @@ pub fn full<P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Turn {
         || !is_ready
         || real.method != Method::Nat as u8
         || h.ttl <= 1
-        || h.length > forward::largest(&real)
+        || forward::is_too_big(p, &h, &real)
     {
         return Turn::to(Stage::Judge);
     }

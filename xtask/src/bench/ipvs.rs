@@ -137,8 +137,8 @@ fn measure(sender: &Sender, wires: &Wires, case: Case, frames: frames::Frames) -
 
 fn configuration() -> String {
     let mut text =
-        "[router]\noutside = 'out'\ninside = 'in'\nlimits = { flows = 65536, half_open = 16384, templates = \
-                    16384 }\n"
+        "[router]\noutside = 'out'\ninside = 'in'\nattach = 'xdp'\nlimits = { flows = 65536, half_open = 16384, \
+                    templates = 16384 }\n"
             .to_owned();
     for case in [Case::DirectRouting, Case::Nat, Case::Tunnel] {
         let (vip, forward, _) = case.service();

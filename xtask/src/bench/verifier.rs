@@ -1,7 +1,7 @@
 //! `cargo xtask bpf --verify`: every program of every object through this kernel's verifier.
 
 use anyhow::{Context, Result, bail};
-use aya::programs::Xdp;
+use aya::programs::Program;
 use aya::{Ebpf, EbpfLoader};
 
 /// Loads every program and prints how much work it was to verify, out of the million instructions that the kernel
@@ -22,8 +22,13 @@ pub fn run() -> Result<()> {
 }
 
 fn verify(ebpf: &mut Ebpf, name: &str) -> Result<()> {
-    let program: &mut Xdp = ebpf.program_mut(name).context("a program is gone")?.try_into()?;
-    if let Err(error) = program.load() {
+    let program = ebpf.program_mut(name).context("a program is gone")?;
+    let loaded = match program {
+        Program::Xdp(program) => program.load(),
+        Program::SchedClassifier(program) => program.load(),
+        _ => bail!("{name} is neither for XDP nor for TC"),
+    };
+    if let Err(error) = loaded {
         // The verifier's last lines say what it did not like; its log may have a million.
         let log = format!("{:#}", anyhow::Error::from(error));
         let lines: Vec<&str> = log.lines().collect();

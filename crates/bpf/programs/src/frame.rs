@@ -13,9 +13,9 @@ pub struct Frame {
 /// Bytes that are moved four or two at a time: the kernel reads packets unaligned, but LLVM for BPF takes apart what is
 /// declared unaligned.
 #[repr(C, align(4))]
-struct Words<const N: usize>([u8; N]);
+pub struct Words<const N: usize>(pub [u8; N]);
 #[repr(C, align(2))]
-struct Halves<const N: usize>([u8; N]);
+pub struct Halves<const N: usize>(pub [u8; N]);
 
 impl Frame {
     #[inline(always)]

@@ -1,4 +1,4 @@
-//! The XDP programs: glue between the kernel and the engine, no decisions.
+//! The programs for XDP and TC: glue between the kernel and the engine, no decisions.
 //!
 //! Compiled for the host as LTO bitcode and linked to BPF by `cargo xtask bpf`; see `crates/bpf/README.md`. One archive
 //! gives three objects, which export different symbols: the router, what runs on real servers, and the benchmark.
@@ -14,6 +14,8 @@ mod maps;
 mod real_server;
 #[cfg(feature = "programs")]
 mod router;
+#[cfg(feature = "programs")]
+mod skb;
 
 #[cfg(feature = "programs")]
 #[panic_handler]

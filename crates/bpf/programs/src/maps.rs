@@ -2,7 +2,6 @@
 //!
 //! All but the counters and the prefixes can be mapped into the daemon's memory, which is how it fills and sweeps them.
 
-use crate::frame::Frame;
 use aya_ebpf::bindings::bpf_fib_lookup as FibLookup;
 use aya_ebpf::btf_maps::lpm_trie::Key as LpmKey;
 use aya_ebpf::btf_maps::{Array, LpmTrie, PerCpuArray, ProgramArray};
@@ -82,10 +81,21 @@ static TRAFFIC: PerCpuArray<Traffic, 2> = PerCpuArray::new();
 static REASONS: PerCpuArray<u64, { Reason::COUNT }> = PerCpuArray::new();
 /// For tail calls: the stages, at their numbers (`marca_engine::Stage`). The loader fills them (`marca_bpf::TAIL_CALLS`).
 #[btf_map]
-pub static PROGRAMS: ProgramArray<16> = ProgramArray::new();
+pub static PROGRAMS: ProgramArray<STAGES> = ProgramArray::new();
+/// The same in TC: the kernel keeps programs of different types apart (`marca_bpf::TAIL_CALLS_TC`).
+#[btf_map]
+pub static PROGRAMS_TC: ProgramArray<STAGES> = ProgramArray::new();
 /// What stages leave for each other, on each processor.
 #[btf_map]
 pub static BETWEEN: PerCpuArray<Between, 1> = PerCpuArray::new();
+
+/// What the kernel is asked about a route: outside of the stack.
+#[btf_map]
+pub static QUESTION: PerCpuArray<[u64; QUESTION_WORDS], 1> = PerCpuArray::new();
+const QUESTION_WORDS: usize = size_of::<FibLookup>() / size_of::<u64>();
+
+/// Room for that many stages.
+const STAGES: usize = 16;
 
 /// The maps, for one packet.
 pub struct Maps {
@@ -94,8 +104,8 @@ pub struct Maps {
 
 impl Maps {
     #[inline(always)]
-    pub fn new(frame: &Frame) -> Self {
-        Self { ctx: frame.ctx.cast() }
+    pub fn new(ctx: *mut c_void) -> Self {
+        Self { ctx }
     }
 }
 
@@ -235,8 +245,12 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn route(&self, query: &RouteQuery) -> Route {
-        // SAFETY: plain bytes, all of which may be zero.
-        let mut fib: FibLookup = unsafe { core::mem::zeroed() };
+        let Some(place) = QUESTION.get_ptr_mut(0) else { return Route::None };
+        // SAFETY: this processor's own copy, of the same size and a greater alignment; plain bytes, all of which may be zero.
+        let fib = unsafe {
+            place.write([0; QUESTION_WORDS]);
+            &mut *place.cast::<FibLookup>()
+        };
         fib.ifindex = query.interface;
         if query.family == V4 {
             fib.family = AF_INET;
@@ -248,9 +262,12 @@ impl Tables for Maps {
             fib.__bindgen_anon_4.ipv6_dst = query.destination.0;
         }
         // SAFETY: the context and the parameter block are valid, and the length is the block's.
-        let answer = unsafe { bpf_fib_lookup(self.ctx, &raw mut fib, size_of::<FibLookup>() as i32, 0) };
+        let answer = unsafe { bpf_fib_lookup(self.ctx, &raw mut *fib, size_of::<FibLookup>() as i32, 0) };
         match answer {
-            FIB_SUCCESS => Route::Via { interface: fib.ifindex, destination_mac: fib.dmac, source_mac: fib.smac },
+            // In TC the kernel also looks whether the packet is too long for the interface. XDP finds that out by sending it.
+            FIB_SUCCESS | FIB_FRAGMENTATION_NEEDED => {
+                Route::Via { interface: fib.ifindex, destination_mac: fib.dmac, source_mac: fib.smac }
+            }
             FIB_NO_NEIGHBOUR => Route::NoNeighbour { interface: fib.ifindex },
             FIB_NOT_FORWARDED => Route::Here,
             _ => Route::None,
@@ -309,6 +326,7 @@ const AF_INET6: u8 = 10;
 const FIB_SUCCESS: i64 = 0;
 const FIB_NOT_FORWARDED: i64 = 4;
 const FIB_NO_NEIGHBOUR: i64 = 7;
+const FIB_FRAGMENTATION_NEEDED: i64 = 8;
 
 /// Now, in ticks.
 #[inline(always)]

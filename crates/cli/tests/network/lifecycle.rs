@@ -37,7 +37,7 @@ fn what_a_start_puts_there_outlives_the_daemon_and_a_detach_takes_away() {
     };
 
     let output = site.run(&config);
-    assert!(output.contains("out: XDP attached, native\nin: XDP attached, native\n"), "{output}");
+    assert!(output.contains("out: attached by native XDP\nin: attached by native XDP\n"), "{output}");
     assert!(output.contains("ready: data plane loaded, 1 services"), "{output}");
     assert_eq!(forwarding(&site), ["1", "1"]);
     assert_eq!([xdp(site.net.director(), OUT), xdp(site.net.director(), IN)], [Some(NATIVE), Some(NATIVE)]);
@@ -162,7 +162,7 @@ fn where_one_interface_has_no_native_xdp_all_are_generic() {
     let vips = VIPS[0].both();
     let output = site.run(&shop(&site, &vips).replace("['in']", "['br0']"));
     site.daemon_says("native XDP is not to be had");
-    assert!(output.contains("out: XDP attached, generic\nbr0: XDP attached, generic\n"), "{output}");
+    assert!(output.contains("br0: attached by generic XDP: "), "{output}");
     assert_eq!([xdp(site.net.director(), OUT), xdp(site.net.director(), "br0")], [Some(GENERIC), Some(GENERIC)]);
     for index in 0..4 {
         for (from, vip) in std::iter::zip(site.net.client_address(index).both(), vips) {
@@ -175,7 +175,7 @@ fn where_one_interface_has_no_native_xdp_all_are_generic() {
     assert_eq!(site.status().each("shop", "connections"), [8, 8]);
     site.crash();
     let output = site.run(&shop(&site, &vips).replace("['in']", "['br0']"));
-    assert!(output.contains("out: XDP attached, generic\nbr0: XDP attached, generic\n"), "{output}");
+    assert!(output.contains("br0: attached by generic XDP: "), "{output}");
 }
 
 #[test]

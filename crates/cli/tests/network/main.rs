@@ -18,4 +18,5 @@ mod services;
 mod site;
 mod streams;
 mod survival;
+mod tc;
 mod untouched;

@@ -11,7 +11,15 @@ use std::time::{Duration, Instant};
 
 #[test]
 fn a_client_keeps_its_server_for_the_time_and_while_it_is_connected() {
-    let mut site = Site::routed("persistence", 3);
+    keeps_its_server(Site::routed("persistence", 3));
+}
+
+#[test]
+fn a_client_keeps_its_server_by_tc() {
+    keeps_its_server(Site::routed("persistence tc", 3).by_tc());
+}
+
+fn keeps_its_server(mut site: Site) {
     let _servers = site.serve();
     let vip = IpAddr::from(VIPS[0].v4);
     site.run(&format!(

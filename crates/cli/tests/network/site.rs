@@ -23,6 +23,8 @@ pub struct Site {
     /// Configuration, state, and whatever a test puts here.
     pub dir: PathBuf,
     pin_dir: PathBuf,
+    /// Where packets are met: see `attach` in docs/configuration.md.
+    pub attach: &'static str,
 }
 
 impl Site {
@@ -41,13 +43,20 @@ impl Site {
         Self::around(test, Topology::triangle(&format!("cli {test}")).unwrap())
     }
 
-    fn around(test: &str, net: Topology) -> Self {
+    /// The same, met by TC.
+    pub fn by_tc(mut self) -> Self {
+        self.attach = "tc";
+        self
+    }
+
+    pub fn around(test: &str, net: Topology) -> Self {
         let name = format!("marca-cli-{}", test.replace(' ', "-"));
         let site = Self {
             net: Arc::new(net),
             daemon: None,
             dir: std::env::temp_dir().join(&name),
             pin_dir: Path::new("/sys/fs/bpf").join(&name),
+            attach: "xdp",
         };
         // What a run that was killed has left behind.
         site.remove_folders();
@@ -86,7 +95,8 @@ impl Site {
         let (outside, inside) = (self.net.outside_interface(), self.net.inside_interface());
         let inside = if inside == outside { String::new() } else { format!("inside = ['{inside}']\n") };
         format!(
-            "[router]\noutside = ['{outside}']\n{inside}limits = {{ flows = 16384, half_open = 4096, templates = 1024 }}\n"
+            "[router]\noutside = ['{outside}']\n{inside}attach = '{}'\nlimits = {{ flows = 16384, half_open = 4096, templates = 1024 }}\n",
+            self.attach
         )
     }
 

@@ -14,12 +14,17 @@ use std::time::Duration;
 
 #[test]
 fn a_crash_under_load_loses_nothing_of_a_service_of_single_connections() {
-    crash_under_load("crash", "scheduler = 'wlc'\npersist = '5m'\n");
+    crash_under_load("crash", "scheduler = 'wlc'\npersist = '5m'\n", "xdp");
 }
 
 #[test]
 fn a_crash_under_load_loses_nothing_of_a_service_by_table() {
-    crash_under_load("crash table", "scheduler = 'maglev'\n");
+    crash_under_load("crash table", "scheduler = 'maglev'\n", "xdp");
+}
+
+#[test]
+fn a_crash_under_load_loses_nothing_by_tc() {
+    crash_under_load("crash tc", "scheduler = 'wlc'\npersist = '5m'\n", "tc");
 }
 
 #[test]
@@ -32,8 +37,9 @@ fn a_restart_keeps_connections_and_obeys_new_weights_by_table() {
     restart_with_new_weights("restart table", "maglev");
 }
 
-fn crash_under_load(name: &str, settings: &str) {
+fn crash_under_load(name: &str, settings: &str, attach: &'static str) {
     let mut site = Site::routed(name, 3);
+    site.attach = attach;
     let content = Content::make(&site.dir);
     let _farm = Farm::start(&site.net, &content);
     let _echoes = echoes(&site);

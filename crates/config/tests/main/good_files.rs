@@ -106,6 +106,7 @@ fn a_dual_stack_shop_behind_nat() {
         outside: vec!["eth0".into()],
         inside: vec!["eth1".into()],
         limits: Limits { flows: 4_194_304, ..Limits::default() },
+        ..Router::default()
     };
     let expected = Config { router, marks: vec![], services: vec![shop, files] };
     assert_eq!(loaded(include_str!("../good/shop.toml")), expected);
@@ -272,4 +273,19 @@ fn sources_are_addresses_ranges_and_prefixes() {
     let rest = ["10.0.0.96", "10.0.0.97", "10.0.0.98", "10.0.0.99", "fd00::ff", "fd00::100", "fd00::101"];
     assert_eq!(sources, [&v4[..], &rest[..]].concat());
     assert_eq!(config.services[0].servers[0].forward, Forward::FullNat);
+}
+
+#[test]
+fn packets_are_met_where_the_file_says_for_all_interfaces_or_for_each() {
+    let router = |attach: &str| {
+        let text =
+            format!("[router]\noutside = 'eth0'\ninside = 'eth1'\n{attach}\n[service.shop]\nvip = '192.0.2.10'\n");
+        let servers = "ports = 'tcp/80'\n[[service.shop.server]]\naddress = '10.0.0.11'\n";
+        let router = loaded(&(text + servers)).router;
+        ["eth0", "eth1"].map(|interface| router.attach(interface))
+    };
+    assert_eq!(router(""), [Attach::Auto; 2]);
+    assert_eq!(router("attach = 'tc'"), [Attach::Tc; 2]);
+    assert_eq!(router("attach = { eth1 = 'xdp' }"), [Attach::Auto, Attach::Xdp]);
+    assert_eq!(router("attach = { eth1 = 'tc', eth0 = 'xdp' }"), [Attach::Xdp, Attach::Tc]);
 }

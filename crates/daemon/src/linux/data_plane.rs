@@ -6,17 +6,18 @@
 //! | pin | what |
 //! |---|---|
 //! | `maps/NAME` | each map |
-//! | `links/INTERFACE` | the attachment to an interface, natively |
-//! | `links-generic/INTERFACE` | the attachment to an interface, generically: a link does not tell how it is attached |
-//! | `entry` | the XDP entry program |
-//! | `programs-N` | the tail calls of load N; the entry of that load reaches them only through it |
+//! | `links/INTERFACE` | the attachment to an interface by native XDP |
+//! | `links-generic/INTERFACE` | the same by generic XDP: a link does not tell how it is attached |
+//! | `links-tc/INTERFACE`, `filters-tc/INTERFACE` | the same by TC: see [`tc`](super::tc) |
+//! | `entry`, `entry-tc` | the entry programs |
+//! | `programs-N`, `programs-tc-N` | the tail calls of load N; the entry of that load reaches them only through it |
+//!
+//! What is attached to what, [`attach`](super::attach) decides.
 
-use crate::linux::{bpffs, link};
+use crate::linux::{attach, bpffs};
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Map, MapData, MapError, PerCpuArray, ProgramArray};
-use aya::programs::links::{FdLink, PinnedLink};
-use aya::programs::xdp::XdpMode;
-use aya::programs::{Program, ProgramError, TestRun, TestRunOptions, Xdp};
+use aya::programs::{Program, ProgramError, SchedClassifier, TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
 use ipnet::IpNet;
 use marca_engine::layout::{LAYOUT_VERSION, NextHop, Traffic, V4, limits};
@@ -284,20 +285,51 @@ fn typed<M: TryFrom<Map, Error = MapError>>(dir: &Path, name: &str) -> Result<M,
     M::try_from(map).map_err(failed)
 }
 
-/// How a program is attached.
+/// The two places where programs are attached: each has its own set of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// In the driver.
-    Native,
-    /// In the kernel's receive path, for drivers without XDP: slower, and frames have been copied.
-    Generic,
+pub enum Hook {
+    Xdp,
+    Tc,
 }
 
-impl Mode {
-    pub fn name(self) -> &'static str {
+impl Hook {
+    const ALL: [Self; 2] = [Self::Xdp, Self::Tc];
+
+    fn entry(self) -> &'static str {
         match self {
-            Mode::Native => "native",
-            Mode::Generic => "generic",
+            Self::Xdp => marca_bpf::ENTRY,
+            Self::Tc => marca_bpf::ENTRY_TC,
+        }
+    }
+
+    fn calls(self) -> &'static [&'static str] {
+        match self {
+            Self::Xdp => marca_bpf::TAIL_CALLS,
+            Self::Tc => marca_bpf::TAIL_CALLS_TC,
+        }
+    }
+
+    /// The map of the tail calls.
+    fn map(self) -> &'static str {
+        match self {
+            Self::Xdp => "PROGRAMS",
+            Self::Tc => "PROGRAMS_TC",
+        }
+    }
+
+    /// The pin of the entry.
+    pub fn entry_pin(self) -> &'static str {
+        match self {
+            Self::Xdp => "entry",
+            Self::Tc => "entry-tc",
+        }
+    }
+
+    /// The pins of the tail calls, but for the load's number.
+    fn calls_pin(self) -> &'static str {
+        match self {
+            Self::Xdp => "programs-",
+            Self::Tc => "programs-tc-",
         }
     }
 }
@@ -308,8 +340,10 @@ pub struct DataPlane {
     /// Whether its maps were there before.
     pub adopted: bool,
     pub clock: Clock,
-    dir: PathBuf,
+    pub(super) dir: PathBuf,
     ebpf: Ebpf,
+    /// Whose programs are loaded.
+    loaded: Vec<Hook>,
 }
 
 /// A group of clients gets an ICMP error each so often, after a burst: 10 a second, not far from what a host's kernel
@@ -329,7 +363,7 @@ impl DataPlane {
             doing: "prepare the BPF file system".into(),
             cause: io::Error::other(e.to_string()),
         })?;
-        for folder in ["maps", links(Mode::Native), links(Mode::Generic)] {
+        for folder in ["maps"].into_iter().chain(attach::FOLDERS) {
             let folder = dir.join(folder);
             fs::create_dir_all(&folder).map_err(io(format!("create {}", folder.display())))?;
         }
@@ -350,20 +384,49 @@ impl DataPlane {
         if maps.memory.control().version == 0 {
             maps.memory.initialise(seed);
         }
-        let mut plane = Self { maps, adopted, clock: Clock { hz: 250 }, dir, ebpf };
-        plane.load_programs()?;
+        let mut plane = Self { maps, adopted, clock: Clock { hz: 250 }, dir, ebpf, loaded: Vec::new() };
+        plane.load_programs(&[marca_bpf::CLOCK])?;
         plane.clock = plane.measure_clock()?;
         plane.maps.memory.set_answer_ticks(plane.clock.ticks(ANSWERS_EACH));
         plane.maps.memory.set_fragment_ticks(plane.clock.ticks(FRAGMENTS));
         Ok(plane)
     }
 
+    /// Loads the programs of one place, if they are not yet.
+    pub(super) fn need(&mut self, hook: Hook) -> Result<(), DataPlaneError> {
+        if self.loaded.contains(&hook) {
+            return Ok(());
+        }
+        let names: Vec<&str> = [hook.entry()].into_iter().chain(hook.calls().iter().copied()).collect();
+        self.load_programs(&names)?;
+        let number = self.calls(hook).iter().map(|(number, _)| number + 1).max().unwrap_or(0);
+        let Some(map) = self.ebpf.take_map(hook.map()) else { return Err(DataPlaneError::Lacks(hook.map())) };
+        let failed = |cause| DataPlaneError::Map { doing: "set the tail calls".into(), cause };
+        let mut calls: ProgramArray<MapData> = map.try_into().map_err(failed)?;
+        for (place, name) in hook.calls().iter().enumerate() {
+            let program = self.ebpf.program_mut(name).ok_or(DataPlaneError::Lacks(name))?;
+            let fd = program.fd().map_err(|cause| DataPlaneError::Program {
+                doing: format!("take the program {name}"),
+                cause: Box::new(cause),
+            })?;
+            calls.set(place as u32, fd, 0).map_err(failed)?;
+        }
+        // The kernel empties a program array when neither a process nor a pin holds it.
+        let pin = self.dir.join(format!("{}{number}", hook.calls_pin()));
+        calls.pin(&pin).map_err(|cause| DataPlaneError::Io {
+            doing: format!("pin {}", pin.display()),
+            cause: io::Error::other(cause.to_string()),
+        })?;
+        self.loaded.push(hook);
+        Ok(())
+    }
+
     /// All at once: verifying them is most of what a start takes, and the kernel does it on as many processors as there are.
-    fn verify_programs(&mut self) -> Result<(), DataPlaneError> {
-        let names: Vec<&str> = [marca_bpf::ENTRY, marca_bpf::CLOCK].into_iter().chain(marca_bpf::TAIL_CALLS).collect();
-        let load = |program: &mut Program| -> Result<(), ProgramError> {
-            let program: &mut Xdp = program.try_into()?;
-            program.load()
+    fn load_programs(&mut self, names: &[&str]) -> Result<(), DataPlaneError> {
+        let load = |program: &mut Program| match program {
+            Program::Xdp(program) => program.load(),
+            Program::SchedClassifier(program) => program.load(),
+            _ => Err(ProgramError::UnexpectedProgramType),
         };
         thread::scope(|scope| {
             let wanted = self.ebpf.programs_mut().filter_map(|(name, program)| {
@@ -377,131 +440,67 @@ impl DataPlane {
         })
     }
 
-    fn load_programs(&mut self) -> Result<(), DataPlaneError> {
-        self.verify_programs()?;
-        let number = self.next_number();
-        let Some(map) = self.ebpf.take_map("PROGRAMS") else { return Err(DataPlaneError::Lacks("PROGRAMS")) };
-        let failed = |cause| DataPlaneError::Map { doing: "set the tail calls".into(), cause };
-        let mut calls: ProgramArray<MapData> = map.try_into().map_err(failed)?;
-        for (place, name) in marca_bpf::TAIL_CALLS.iter().enumerate() {
-            let program = program(&mut self.ebpf, name)?;
-            let fd = program.fd().map_err(|cause| DataPlaneError::Program {
-                doing: format!("take the program {name}"),
-                cause: Box::new(cause),
-            })?;
-            calls.set(place as u32, fd, 0).map_err(failed)?;
+    pub(super) fn xdp(&mut self, name: &'static str) -> Result<&mut Xdp, DataPlaneError> {
+        match self.ebpf.program_mut(name) {
+            Some(Program::Xdp(program)) => Ok(program),
+            _ => Err(DataPlaneError::Lacks(name)),
         }
-        // The kernel empties a program array when neither a process nor a pin holds it.
-        let pin = self.dir.join(format!("programs-{number}"));
-        calls.pin(&pin).map_err(|cause| DataPlaneError::Io {
-            doing: format!("pin {}", pin.display()),
-            cause: io::Error::other(cause.to_string()),
-        })
     }
 
-    /// One more than the number of the last load.
-    fn next_number(&self) -> u32 {
-        self.tail_calls().iter().map(|(number, _)| number + 1).max().unwrap_or(0)
+    pub(super) fn classifier(&mut self, name: &'static str) -> Result<&mut SchedClassifier, DataPlaneError> {
+        match self.ebpf.program_mut(name) {
+            Some(Program::SchedClassifier(program)) => Ok(program),
+            _ => Err(DataPlaneError::Lacks(name)),
+        }
     }
 
-    fn tail_calls(&self) -> Vec<(u32, PathBuf)> {
+    /// The pinned tail calls, and their loads' numbers.
+    fn calls(&self, hook: Hook) -> Vec<(u32, PathBuf)> {
         let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
-        let number = |path: &Path| path.file_name()?.to_str()?.strip_prefix("programs-")?.parse().ok();
+        let number = |path: &Path| path.file_name()?.to_str()?.strip_prefix(hook.calls_pin())?.parse().ok();
         entries.filter_map(|entry| Some((number(&entry.path())?, entry.path()))).collect()
     }
 
-    /// Attaches the entry to these interfaces, replacing in one step what an earlier load attached; natively, unless
-    /// one of them cannot: then all generically, because a driver without XDP takes no redirected frames either. What is
-    /// generic stays so until it is detached: a link cannot change over, and packets would meet no program in between.
-    pub fn attach(&mut self, interfaces: &[String]) -> Result<Vec<(String, Mode)>, DataPlaneError> {
-        let mode =
-            if self.attached(Mode::Generic).is_empty() { self.attach_natively(interfaces)? } else { Mode::Generic };
-        if mode == Mode::Generic {
-            self.attach_all(interfaces, Mode::Generic)?;
-        }
-        self.pin_entry()?;
-        self.forget(interfaces)?;
-        Ok(interfaces.iter().map(|name| (name.clone(), mode)).collect())
+    /// Pins the entries of the programs that are loaded, in the place of earlier ones.
+    pub(super) fn pin_entries(&mut self) -> Result<(), DataPlaneError> {
+        let loaded = self.loaded.clone();
+        loaded.into_iter().try_for_each(|hook| self.pin_entry(hook))
     }
 
-    /// Answers that it must be done generically when it cannot be done natively; nothing is attached then.
-    fn attach_natively(&mut self, interfaces: &[String]) -> Result<Mode, DataPlaneError> {
-        let Err(native) = self.attach_all(interfaces, Mode::Native) else { return Ok(Mode::Native) };
-        tracing::warn!("native XDP is not to be had ({native}); trying the generic one on all interfaces");
-        self.attached(Mode::Native).iter().try_for_each(|pin| end_link(pin))?;
-        Ok(Mode::Generic)
-    }
-
-    /// Pins of the attachments of this kind.
-    fn attached(&self, mode: Mode) -> Vec<PathBuf> {
-        let entries = fs::read_dir(self.dir.join(links(mode))).into_iter().flatten().flatten();
-        entries.map(|entry| entry.path()).collect()
-    }
-
-    fn attach_all(&mut self, interfaces: &[String], mode: Mode) -> Result<(), DataPlaneError> {
-        for name in interfaces {
-            self.attach_one(name, mode)?;
-        }
-        Ok(())
-    }
-
-    fn attach_one(&mut self, interface: &str, mode: Mode) -> Result<(), DataPlaneError> {
-        let pin = self.dir.join(links(mode)).join(link_name(interface));
-        let entry = program(&mut self.ebpf, marca_bpf::ENTRY)?;
-        let failed = |cause| DataPlaneError::Program {
-            doing: format!("attach to {interface} ({} XDP)", mode.name()),
-            cause: Box::new(cause),
-        };
-        if let Ok(link) = PinnedLink::from_pin(&pin) {
-            // An interface that has gone leaves its link behind, attached to nothing.
-            if entry.attach_to_link(FdLink::from(link).try_into().map_err(|_| DataPlaneError::Lacks("a link"))?).is_ok()
-            {
-                return Ok(());
-            }
-            end_link(&pin)?;
-        }
-        let flags = match mode {
-            Mode::Native => XdpMode::Driver,
-            Mode::Generic => XdpMode::Skb,
-        };
-        let id = entry.attach(interface, flags).map_err(failed)?;
-        let link = entry.take_link(id).map_err(failed)?;
-        let link: FdLink = link.try_into().map_err(|_| DataPlaneError::Lacks("a BPF link"))?;
-        link.pin(&pin).map(drop).map_err(|cause| DataPlaneError::Io {
-            doing: format!("pin {}", pin.display()),
-            cause: io::Error::other(cause.to_string()),
-        })
-    }
-
-    fn pin_entry(&mut self) -> Result<(), DataPlaneError> {
-        let (pin, new) = (self.dir.join("entry"), self.dir.join("entry-new"));
+    /// Loads the programs of one place and pins their entry, attached to nothing: for measurements and tests.
+    pub fn pin_entry(&mut self, hook: Hook) -> Result<(), DataPlaneError> {
+        self.need(hook)?;
+        let (pin, new) = (self.dir.join(hook.entry_pin()), self.dir.join(format!("{}-new", hook.entry_pin())));
         let _ = fs::remove_file(&new);
-        program(&mut self.ebpf, marca_bpf::ENTRY)?.pin(&new).map_err(|cause| DataPlaneError::Io {
+        let entry = self.ebpf.program_mut(hook.entry()).ok_or(DataPlaneError::Lacks(hook.entry()))?;
+        entry.pin(&new).map_err(|cause| DataPlaneError::Io {
             doing: format!("pin {}", new.display()),
             cause: io::Error::other(cause.to_string()),
         })?;
         fs::rename(&new, &pin).map_err(|cause| DataPlaneError::Io { doing: format!("rename {}", new.display()), cause })
     }
 
-    /// Lets go of earlier loads' tail calls and of interfaces that are no longer ours.
-    fn forget(&self, interfaces: &[String]) -> Result<(), DataPlaneError> {
-        let mut calls = self.tail_calls();
-        calls.sort_unstable();
-        calls.pop();
-        for path in calls.into_iter().map(|(_, path)| path) {
-            fs::remove_file(&path)
-                .map_err(|cause| DataPlaneError::Io { doing: format!("remove {}", path.display()), cause })?;
+    /// Lets go of earlier loads' tail calls, and of those that nothing attached needs.
+    pub(super) fn forget_calls(&self) -> Result<(), DataPlaneError> {
+        for hook in Hook::ALL {
+            let mut calls = self.calls(hook);
+            calls.sort_unstable();
+            if self.loaded.contains(&hook) {
+                calls.pop();
+            }
+            for path in calls.into_iter().map(|(_, path)| path) {
+                fs::remove_file(&path)
+                    .map_err(|cause| DataPlaneError::Io { doing: format!("remove {}", path.display()), cause })?;
+            }
         }
-        let links = [Mode::Native, Mode::Generic].into_iter().flat_map(|mode| self.attached(mode));
-        let is_used = |link: &PathBuf| interfaces.iter().any(|name| link.ends_with(link_name(name)));
-        links.filter(|link| !is_used(link)).try_for_each(|link| end_link(&link))
+        Ok(())
     }
 
     /// Now, in the engine's ticks.
     pub fn now(&mut self) -> Result<u32, DataPlaneError> {
         let frame = [0u8; 64];
         let options = TestRunOptions { data_in: Some(&frame), repeat: 1, ..Default::default() };
-        let clock = program(&mut self.ebpf, marca_bpf::CLOCK)?;
+        let clock = self.xdp(marca_bpf::CLOCK)?;
         let result = clock.test_run(options).map_err(|cause| DataPlaneError::Program {
             doing: "read the kernel's clock".into(),
             cause: Box::new(cause),
@@ -536,13 +535,6 @@ fn hz(ticks: u32, up: Duration) -> u32 {
     HZ.iter().copied().min_by_key(distance).unwrap_or(250)
 }
 
-fn program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Xdp, DataPlaneError> {
-    let program = ebpf.program_mut(name).ok_or(DataPlaneError::Lacks(name))?;
-    program
-        .try_into()
-        .map_err(|cause| DataPlaneError::Program { doing: format!("take {name}"), cause: Box::new(cause) })
-}
-
 fn refused(name: &str, cause: ProgramError) -> DataPlaneError {
     match cause {
         ProgramError::LoadError { io_error, verifier_log } => DataPlaneError::Refused {
@@ -561,29 +553,9 @@ fn last_lines(log: &str) -> String {
     said[said.len().saturating_sub(LINES)..].join("\n")
 }
 
-fn end_link(pin: &Path) -> Result<(), DataPlaneError> {
-    link::end(pin).map_err(|cause| DataPlaneError::Io { doing: format!("end the attachment {}", pin.display()), cause })
-}
-
-/// The folder of attachments.
-fn links(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Native => "links",
-        Mode::Generic => "links-generic",
-    }
-}
-
-/// The BPF file system keeps names with a dot to itself (`kernel/bpf/inode.c`, `bpf_lookup`), and interfaces are named
-/// with one; no interface has a colon in its name.
-fn link_name(interface: &str) -> String {
-    interface.replace('.', ":")
-}
-
 /// Takes everything below `dir` away: attachments first, then programs and maps.
 pub fn detach(dir: &Path) -> io::Result<()> {
-    for mode in [Mode::Native, Mode::Generic] {
-        take_away(&dir.join(links(mode)), link::end)?;
-    }
+    attach::detach(dir)?;
     take_away(&dir.join("maps"), |pin| fs::remove_file(pin))?;
     take_away(dir, |pin| fs::remove_file(pin))
 }

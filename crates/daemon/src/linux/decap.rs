@@ -2,7 +2,8 @@
 //!
 //! Pinned below one folder: `INTERFACE/link`. It goes on without any process.
 
-use crate::linux::data_plane::{DataPlaneError, Mode};
+use crate::linux::attach::Mode;
+use crate::linux::data_plane::DataPlaneError;
 use crate::linux::{bpffs, link};
 use aya::EbpfLoader;
 use aya::maps::{Array, HashMap, MapData};
@@ -21,7 +22,7 @@ use std::path::Path;
 /// # Errors
 /// When another program has the interface, or XDP is not to be had.
 pub fn attach(dir: &Path, interface: &str, directors: &[IpAddr], gue_port: u16) -> Result<Mode, DataPlaneError> {
-    let dir = bpffs::ensure(&dir.join(interface.replace('.', ":")))
+    let dir = bpffs::ensure(&dir.join(link::name(interface)))
         .map_err(|e| io_error("prepare the BPF file system", io::Error::other(e.to_string())))?;
     detach_files(&dir)?;
     let mut ebpf = EbpfLoader::new().load(marca_bpf::real_server()).map_err(Box::new)?;
@@ -62,7 +63,7 @@ pub fn attach(dir: &Path, interface: &str, directors: &[IpAddr], gue_port: u16) 
 
 /// Takes the decapsulator off an interface; false when it was not there.
 pub fn detach(dir: &Path, interface: &str) -> Result<bool, DataPlaneError> {
-    let dir = dir.join(interface.replace('.', ":"));
+    let dir = dir.join(link::name(interface));
     if !dir.exists() {
         return Ok(false);
     }

@@ -14,6 +14,17 @@ pub fn end(pin: &Path) -> io::Result<()> {
     fs::remove_file(pin)
 }
 
+/// The pin's name for an interface. The BPF file system keeps names with a dot to itself (`kernel/bpf/inode.c`,
+/// `bpf_lookup`), and interfaces are named with one; no interface has a colon in its name.
+pub fn name(interface: &str) -> String {
+    interface.replace('.', ":")
+}
+
+/// The interface of a pin of this name.
+pub fn interface(name: &str) -> String {
+    name.replace(':', ".")
+}
+
 fn open(pin: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(pin.as_os_str().as_bytes())?;
     let attributes = ObjectGet { path: path.as_ptr() as u64, fd: 0, flags: 0 };

@@ -10,10 +10,13 @@
 //! | [`offload`] | the ethtool ioctl: offloads that break or weaken XDP |
 //! | [`sysctl`] | `/proc/sys/net` |
 //! | [`bpffs`] | the BPF file system |
-//! | [`data_plane`] | BPF programs and maps: loading, attaching, pinning, adopting |
+//! | [`data_plane`] | BPF programs and maps: loading, pinning, adopting |
+//! | [`attach`] | how the programs come to interfaces: native and generic XDP, or TC |
+//! | [`tc`] | attachments to TC |
 //! | [`decap`] | the decapsulator on a real server |
 //! | `link` | the `bpf` system call, where aya has no name for what it does |
 pub mod announce;
+pub mod attach;
 pub mod bpffs;
 pub mod data_plane;
 pub mod decap;
@@ -21,3 +24,4 @@ mod link;
 pub mod network;
 pub mod offload;
 pub mod sysctl;
+pub mod tc;

@@ -13,6 +13,7 @@ use rtnetlink::packet_route::address::{AddressHeaderFlags, AddressMessage};
 use rtnetlink::packet_route::link::{LinkLayerType, LinkMessage};
 use rtnetlink::packet_route::neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
+use rtnetlink::packet_route::tc::TcHandle;
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{AddressMessageBuilder, Handle, IpVersion};
 use std::collections::HashMap;
@@ -133,6 +134,25 @@ impl Network {
             .await
             .map_err(|cause| NetworkError::request("list the addresses", cause))?;
         Ok(messages.iter().filter_map(decode::address).collect())
+    }
+
+    /// Takes the qdisc `clsact` off an interface when nobody has a filter in it; false when somebody has.
+    pub async fn remove_idle_clsact(&self, interface: &str) -> Result<bool, NetworkError> {
+        let doing = || format!("take the qdisc clsact off {interface}");
+        // With its interface it has gone.
+        let Ok(found) = self.interface(interface).await else { return Ok(true) };
+        let filters = self.handle.traffic_filter(found.index as i32);
+        for request in [filters.clone().get().ingress(), filters.clone().get().egress()] {
+            let filters = collect(request.execute()).await.map_err(|cause| NetworkError::request(doing(), cause))?;
+            if !filters.is_empty() {
+                return Ok(false);
+            }
+        }
+        let mut request = self.handle.qdisc().del(found.index as i32);
+        request.message_mut().header.parent = TcHandle::CLSACT;
+        request.message_mut().header.handle = TcHandle { major: TcHandle::CLSACT.major, minor: 0 };
+        let removed = within_limit(async { request.execute().await.map_err(io_error) }).await;
+        removed.map(|()| true).map_err(|cause| NetworkError::request(doing(), cause))
     }
 
     /// Adds an address to the interface with this index. `false` when it was there already; the kernel tells IPv4

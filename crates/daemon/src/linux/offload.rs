@@ -1,6 +1,7 @@
-//! Interface settings that break or weaken XDP, asked through the ethtool ioctl. Owns the ioctl; mends nothing by
+//! Interface settings that break or weaken XDP or TC, asked through the ethtool ioctl. Owns the ioctl; mends nothing by
 //! itself, because the operator may have reasons.
 
+use crate::linux::attach::Mode;
 use std::ffi::c_char;
 use std::fmt;
 use std::io;
@@ -24,15 +25,15 @@ impl fmt::Display for Finding {
 }
 
 /// What to change on `interface`, in the network namespace of the calling thread; empty when all is well. `kind` is
-/// the link's kind as in `Interface::kind`.
+/// the link's kind as in `Interface::kind`, `mode` how its packets are met.
 ///
 /// A device that knows no ethtool operations has none of these offloads, and no findings.
-pub fn findings(interface: &str, kind: Option<&str>) -> Result<Vec<Finding>, OffloadError> {
+pub fn findings(interface: &str, kind: Option<&str>, mode: Mode) -> Result<Vec<Finding>, OffloadError> {
     let settings = Settings {
         lro: ask(interface, ETHTOOL_GFLAGS, "read the offload flags")? & ETH_FLAG_LRO != 0,
         tx_checksum: ask(interface, ETHTOOL_GTXCSUM, "read the transmit checksum offload")? != 0,
     };
-    Ok(judge(interface, kind, settings))
+    Ok(judge(interface, kind, mode, settings))
 }
 
 /// Switches transmit checksum offload, as `ethtool -K … tx on|off` does. Needs `CAP_NET_ADMIN`.
@@ -59,20 +60,25 @@ struct Settings {
     tx_checksum: bool,
 }
 
-fn judge(interface: &str, kind: Option<&str>, settings: Settings) -> Vec<Finding> {
+fn judge(interface: &str, kind: Option<&str>, mode: Mode, settings: Settings) -> Vec<Finding> {
     let mut findings = Vec::new();
     if settings.lro {
         findings.push(Finding {
             what: format!("large receive offload is on for {interface}"),
-            why: "it merges TCP segments into frames that XDP cannot take: drivers refuse to attach the program, and \
-                  merged frames cannot be forwarded as they came",
+            why: match mode {
+                Mode::Native | Mode::Generic => {
+                    "it merges TCP segments into frames that XDP cannot take: drivers refuse to attach the program, and \
+                     merged frames cannot be forwarded as they came"
+                }
+                Mode::Tc => "it merges TCP segments into frames that cannot be forwarded as they came",
+            },
             mend: format!("ethtool -K {interface} lro off"),
         });
     }
     // A physical card fills the checksum in before the frame is on the wire. A veth has no wire: the peer's XDP
     // program gets the frame as the sender's stack left it, and what it forwards is a bare frame, without the
     // skb's note that the checksum is still to be computed.
-    if settings.tx_checksum && kind == Some("veth") {
+    if settings.tx_checksum && kind == Some("veth") && mode != Mode::Tc {
         findings.push(Finding {
             what: format!("transmit checksum offload is on for {interface}, a veth"),
             why: "packets sent here carry no TCP or UDP checksum, and leave without one when XDP forwards them: \
@@ -138,22 +144,23 @@ mod tests {
 
     #[test]
     fn nothing_is_found_when_both_offloads_are_off() {
-        assert_eq!(judge("eth0", Some("veth"), Settings::default()), []);
+        assert_eq!(judge("eth0", Some("veth"), Mode::Native, Settings::default()), []);
     }
 
     #[test]
     fn lro_is_found_on_any_kind_with_the_command_that_mends_it() {
         for kind in [None, Some("veth"), Some("bond")] {
-            let found = judge("eth0", kind, Settings { lro: true, tx_checksum: false });
+            let found = judge("eth0", kind, Mode::Native, Settings { lro: true, tx_checksum: false });
             assert_eq!(found.iter().map(|f| f.mend.as_str()).collect::<Vec<_>>(), ["ethtool -K eth0 lro off"]);
         }
     }
 
     #[test]
-    fn transmit_checksum_offload_is_found_on_a_veth_only() {
+    fn transmit_checksum_offload_is_found_on_a_veth_under_xdp_only() {
         let settings = Settings { lro: false, tx_checksum: true };
-        assert_eq!(judge("eth0", None, settings), []);
-        let found = judge("eth0.7", Some("veth"), settings);
+        assert_eq!(judge("eth0", None, Mode::Native, settings), []);
+        assert_eq!(judge("eth0.7", Some("veth"), Mode::Tc, settings), [], "TC knows how to finish them");
+        let found = judge("eth0.7", Some("veth"), Mode::Native, settings);
         assert_eq!(found.len(), 1);
         assert_eq!(
             found[0].to_string(),

@@ -9,3 +9,4 @@ mod network;
 mod offload;
 mod routes;
 mod sysctl;
+mod tc;

@@ -6,6 +6,7 @@ use super::kernel::{Kernel, Ran, Verdict};
 use super::network::Network;
 use marca_config::model::Gue;
 use marca_config::plan::{Plan, Standing};
+use marca_daemon::linux::data_plane::Hook;
 use marca_daemon::linux::network;
 use marca_daemon::routes::Routes;
 use marca_engine::decap::{Policy, decapsulate};
@@ -60,11 +61,11 @@ pub struct Both {
 
 impl Both {
     /// On a thread of its own, because it moves into a namespace of its own.
-    pub fn new(label: &str) -> Self {
+    pub fn new(label: &str, hook: Hook) -> Self {
         let network = Network::enter();
         let interfaces: Vec<String> = network.interfaces().into_keys().collect();
         let directors = DIRECTORS.map(|text| text.parse().unwrap());
-        let kernel = Kernel::load(label, &CAPACITY, SEED, &interfaces, &directors);
+        let kernel = Kernel::load(label, hook, &CAPACITY, SEED, &interfaces, &directors);
         let native = Memory::on_heap(CAPACITY, SEED);
         Self {
             network,
@@ -86,6 +87,12 @@ impl Both {
         runtime.block_on(async { routes.look_up(&network.await.unwrap(), maps).await }).unwrap();
         let now = self.kernel.plane.now().unwrap();
         routes.renew(&self.kernel.plane.maps, now.wrapping_add(u32::MAX / 4));
+    }
+
+    /// Whether a vector says anything about this place in the kernel.
+    pub fn concerns(&self, vector: &Vector) -> bool {
+        let tampered = |step: &Step| matches!(step, Step::Tamper(Tamper::NoHeadroom));
+        self.kernel.headroom_ends() || !vector.before.iter().any(tampered)
     }
 
     /// Brings a vector up to its packet.
@@ -262,8 +269,9 @@ impl Both {
         frame.headroom -= reserved;
         let outcome = marca_engine::process(&mut frame, &mut view);
         let verdict = verdict(&outcome, interface);
-        let native = Ran { reason: outcome.reason, verdict, frame: frame.bytes };
-        if Kernel::takes(&arrival.frame) {
+        let sent = (outcome.action() == Action::Send).then_some(outcome.interface);
+        let native = Ran { reason: outcome.reason, verdict, interface: sent, frame: frame.bytes };
+        if self.kernel.takes(&arrival.frame) {
             agree(&arrival.frame, &native, &self.kernel.run(&arrival.frame, interface, reserved));
         }
         if reserved == 0 {
@@ -313,8 +321,8 @@ impl Both {
         let mut frame = Frame::new(arrival.frame.clone(), interface);
         let reason = decapsulate(&mut frame, &Directors);
         let outcome = Outcome { reason, interface: 0 };
-        let native = Ran { reason, verdict: verdict(&outcome, interface), frame: frame.bytes };
-        if Kernel::takes(&arrival.frame) {
+        let native = Ran { reason, verdict: verdict(&outcome, interface), interface: None, frame: frame.bytes };
+        if self.kernel.takes(&arrival.frame) {
             agree(&arrival.frame, &native, &self.kernel.decapsulate(&arrival.frame, interface));
         }
         native
@@ -408,7 +416,8 @@ fn verdict(outcome: &Outcome, interface: u32) -> Verdict {
 }
 
 fn agree(frame: &[u8], native: &Ran, kernel: &Ran) {
-    if native == kernel {
+    let interface = kernel.interface.or(native.interface);
+    if *native == (Ran { interface, ..kernel.clone() }) {
         return;
     }
     panic!(

@@ -5,7 +5,7 @@ use aya::programs::xdp::XdpMode;
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions, TestRunResult, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use marca_config::model::Gue;
-use marca_daemon::linux::data_plane::{DataPlane, Maps, detach};
+use marca_daemon::linux::data_plane::{DataPlane, Hook, Maps, detach};
 use marca_engine::reason::Reason;
 use marca_tables::memory::Capacity;
 use std::net::IpAddr;
@@ -16,6 +16,8 @@ use std::path::{Path, PathBuf};
 pub struct Ran {
     pub reason: Reason,
     pub verdict: Verdict,
+    /// Where it is sent, if it is; XDP's test runs keep that to themselves.
+    pub interface: Option<u32>,
     pub frame: Vec<u8>,
 }
 
@@ -32,8 +34,19 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// `include/uapi/linux/pkt_cls.h`. There is one way to send a packet in TC, back or on.
+    fn of_tc(number: u32, back: bool) -> Self {
+        match number as i32 {
+            -1 => Self::Pass,
+            2 => Self::Drop,
+            7 if back => Self::Transmit,
+            7 => Self::Redirect,
+            _ => Self::Aborted,
+        }
+    }
+
     /// `enum xdp_action` in `include/uapi/linux/bpf.h`.
-    fn from_number(number: u32) -> Self {
+    fn of_xdp(number: u32) -> Self {
         match number {
             1 => Self::Drop,
             2 => Self::Pass,
@@ -47,8 +60,10 @@ impl Verdict {
 /// The director's data plane and the decapsulator, loaded, and attached to nothing.
 pub struct Kernel {
     pub plane: DataPlane,
-    /// An XDP program: aya keeps to itself the type that it wants to open one as such, and a test run asks the kernel,
-    /// which knows what it is.
+    /// Where the entry belongs.
+    hook: Hook,
+    /// Of either type: aya keeps to itself the type that it wants to open an XDP program as such, and a test run asks the
+    /// kernel, which knows what it is.
     entry: SchedClassifier,
     real_server: Ebpf,
     decap_reasons: PerCpuArray<MapData, u64>,
@@ -61,12 +76,18 @@ pub struct Kernel {
 impl Kernel {
     /// `label` keeps apart tests of one process. The programs that do nothing are attached to these interfaces: the
     /// kernel runs tests only as if from a queue that is ready for XDP.
-    pub fn load(label: &str, capacity: &Capacity, seed: u64, interfaces: &[String], directors: &[IpAddr]) -> Self {
+    pub fn load(
+        label: &str,
+        hook: Hook,
+        capacity: &Capacity,
+        seed: u64,
+        interfaces: &[String],
+        directors: &[IpAddr],
+    ) -> Self {
         let folder = Folder::new(label);
         let mut plane = DataPlane::load(&folder.0, capacity, seed).unwrap_or_else(|e| panic!("{e}"));
-        // Attaches nothing, and pins the entry.
-        plane.attach(&[]).unwrap_or_else(|e| panic!("{e}"));
-        let entry = SchedClassifier::from_pin(folder.0.join("entry")).unwrap();
+        plane.pin_entry(hook).unwrap_or_else(|e| panic!("{e}"));
+        let entry = SchedClassifier::from_pin(folder.0.join(hook.entry_pin())).unwrap();
         let mut real_server = EbpfLoader::new().load(marca_bpf::real_server()).unwrap();
         let mut allowed: HashMap<MapData, [u32; 5], u32> =
             real_server.take_map("DIRECTORS").unwrap().try_into().unwrap();
@@ -85,34 +106,51 @@ impl Kernel {
             pass.attach(name, XdpMode::Driver).unwrap();
         }
         let reasons = plane.maps.reasons();
-        Self { plane, entry, real_server, decap_reasons, reasons, _folder: folder }
+        Self { plane, hook, entry, real_server, decap_reasons, reasons, _folder: folder }
     }
 
     pub fn maps(&mut self) -> &mut Maps {
         &mut self.plane.maps
     }
 
-    /// Whether the kernel runs this frame: it refuses those that end inside the Ethernet header (`net/bpf/test_run.c`,
-    /// `bpf_test_init`), which no driver hands to XDP either.
-    pub fn takes(frame: &[u8]) -> bool {
-        frame.len() >= marca_engine::wire::ETHERNET
+    /// Whether the kernel runs this frame: it refuses those that end inside the Ethernet header, and in TC those that end in
+    /// the IP header (`net/bpf/test_run.c`, `bpf_test_init`, `bpf_prog_test_run_skb`).
+    pub fn takes(&self, frame: &[u8]) -> bool {
+        let least = match (self.hook, frame.get(12..14)) {
+            (Hook::Tc, Some([0x08, 0x00])) => 20,
+            (Hook::Tc, Some([0x86, 0xdd])) => 40,
+            (Hook::Tc, _) => 1,
+            (Hook::Xdp, _) => 0,
+        };
+        frame.len() >= marca_engine::wire::ETHERNET + least
+    }
+
+    /// Whether a packet's headroom ends somewhere: the kernel finds more of it for packets in TC.
+    pub fn headroom_ends(&self) -> bool {
+        self.hook == Hook::Xdp
     }
 
     /// Runs the director's entry, and what it calls. `reserved` bytes of the headroom are taken.
     pub fn run(&mut self, frame: &[u8], interface: u32, reserved: usize) -> Ran {
-        let (verdict, frame) = test_run(&self.entry, frame, interface, reserved);
+        let (verdict, to, frame) = match self.hook {
+            Hook::Xdp => {
+                let (verdict, frame) = test_run_xdp(&self.entry, frame, interface, reserved);
+                (verdict, None, frame)
+            }
+            Hook::Tc => test_run_tc(&self.entry, frame, interface),
+        };
         let after = self.plane.maps.reasons();
         let reason = moved(&self.reasons, &after);
         self.reasons = after;
-        Ran { reason, verdict, frame }
+        Ran { reason, verdict, interface: to, frame }
     }
 
     /// Runs the decapsulator.
     pub fn decapsulate(&mut self, frame: &[u8], interface: u32) -> Ran {
         let before = self.decap_reasons();
-        let (verdict, frame) = test_run(&*program(&mut self.real_server, marca_bpf::DECAP), frame, interface, 0);
+        let (verdict, frame) = test_run_xdp(&*program(&mut self.real_server, marca_bpf::DECAP), frame, interface, 0);
         let after = self.decap_reasons();
-        Ran { reason: moved(&before, &after), verdict, frame }
+        Ran { reason: moved(&before, &after), verdict, interface: None, frame }
     }
 
     fn decap_reasons(&self) -> Vec<(Reason, u64)> {
@@ -135,7 +173,7 @@ fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> &'a mut Xdp {
     ebpf.program_mut(name).unwrap().try_into().unwrap()
 }
 
-fn test_run<P>(program: &P, frame: &[u8], interface: u32, reserved: usize) -> (Verdict, Vec<u8>)
+fn test_run_xdp<P>(program: &P, frame: &[u8], interface: u32, reserved: usize) -> (Verdict, Vec<u8>)
 where
     P: for<'o> TestRun<Opts<'o> = TestRunOptions<'o>, Result = TestRunResult>,
 {
@@ -153,10 +191,38 @@ where
     };
     let ran = program.test_run(options).unwrap_or_else(|e| panic!("{} bytes: {e:?}", frame.len()));
     out.truncate(ran.data_size_out as usize);
-    (Verdict::from_number(ran.return_value), out.split_off(reserved))
+    (Verdict::of_xdp(ran.return_value), out.split_off(reserved))
 }
 
-/// A frame grows by an IPv6 header at the most.
+/// Also answers where the packet is sent: the program leaves that in the control block.
+fn test_run_tc(program: &SchedClassifier, frame: &[u8], interface: u32) -> (Verdict, Option<u32>, Vec<u8>) {
+    // `struct __sk_buff`; all but this is zero.
+    let mut context = [0; SK_BUFF];
+    context[IFINDEX..IFINDEX + 4].copy_from_slice(&interface.to_ne_bytes());
+    let mut context_out = [0; SK_BUFF];
+    let mut out = vec![0; frame.len() + ROOM];
+    let options = TestRunOptions {
+        data_in: Some(frame),
+        data_out: Some(&mut out),
+        ctx_in: Some(&context),
+        ctx_out: Some(&mut context_out),
+        repeat: 1,
+        ..Default::default()
+    };
+    let ran = program.test_run(options).unwrap_or_else(|e| panic!("{} bytes: {e:?}", frame.len()));
+    out.truncate(ran.data_size_out as usize);
+    let to = u32::from_ne_bytes(context_out[CB..CB + 4].try_into().unwrap());
+    let verdict = Verdict::of_tc(ran.return_value, to == interface);
+    let sent = matches!(verdict, Verdict::Transmit | Verdict::Redirect);
+    (verdict, sent.then_some(to), out)
+}
+
+/// Length and offsets in `struct __sk_buff`.
+const SK_BUFF: usize = 192;
+const IFINDEX: usize = 40;
+const CB: usize = 48;
+
+/// By how much a frame may grow.
 const ROOM: usize = 64;
 
 /// A folder of the BPF file system, taken away on drop, also when its test panics.

@@ -1,4 +1,5 @@
-//! The vectors: packets, and what becomes of them, run natively, in the kernel, and through `explain`. They must agree.
+//! The vectors: packets, and what becomes of them, run natively, in the kernel by XDP and by TC, and through `explain`. They
+//! must agree.
 //!
 //! What is expected stands in `tests/vectors/*.toml`; this adds what no list holds: every truncation and some thousand
 //! mutations of every vector's packet. Needs root and iproute2.
@@ -10,26 +11,35 @@ mod kernel;
 mod network;
 
 use both::Both;
-use format::{Arrival, Side};
+use format::{Arrival, Side, Vector};
+use marca_daemon::linux::data_plane::Hook;
 use marca_engine::Reason;
 use marca_engine::reason::Action;
 use marca_engine::wire;
 use marca_tables::Frame;
 use marca_testkit::frame;
 
-/// Runs the test on a thread of its own, which takes its namespace with it.
-fn with_both(label: &str, test: impl FnOnce(&mut Both) + Send) {
+/// Runs the test with XDP and with TC in the kernel, each on a thread of its own, which takes its namespace with it.
+fn with_both(label: &str, test: impl Fn(&mut Both) + Sync) {
+    let test = &test;
     std::thread::scope(|scope| {
-        let work = scope.spawn(|| test(&mut Both::new(label)));
-        work.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let runs = [(Hook::Xdp, "xdp"), (Hook::Tc, "tc")]
+            .map(|(hook, name)| scope.spawn(move || test(&mut Both::new(&format!("{label}-{name}"), hook))));
+        for run in runs {
+            run.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        }
     });
+}
+
+fn concerned(both: &Both) -> Vec<Vector> {
+    format::all().into_iter().filter(|vector| both.concerns(vector)).collect()
 }
 
 #[test]
 fn every_vector_comes_out_as_written_natively_in_the_kernel_and_explained() {
     with_both("vectors", |both| {
         let mut faults = Vec::new();
-        for vector in format::all() {
+        for vector in concerned(both) {
             both.prepare(&vector);
             let ran = both.run(&vector, &vector.packet);
             both.assert_same_tables(&vector.name);
@@ -42,7 +52,7 @@ fn every_vector_comes_out_as_written_natively_in_the_kernel_and_explained() {
 #[test]
 fn copied_routes_lead_every_vector_to_where_the_kernels_own_do() {
     with_both("routes", |both| {
-        for vector in format::all() {
+        for vector in concerned(both) {
             both.prepare(&vector);
             both.copy_routes();
             let ran = both.run(&vector, &vector.packet);
@@ -70,7 +80,7 @@ fn no_two_vectors_have_one_name_and_every_reason_is_reached() {
 #[test]
 fn a_truncated_packet_is_never_sent_on_and_leaves_no_trace() {
     with_both("truncated", |both| {
-        for vector in format::all() {
+        for vector in concerned(both) {
             both.prepare(&vector);
             let before = both.written();
             for length in 0..packet_end(&vector.packet.frame) {
@@ -98,7 +108,7 @@ const MUTATIONS: u32 = 40;
 fn mutated_packets_have_the_same_end_natively_and_in_the_kernel() {
     with_both("mutated", |both| {
         let mut noise = Noise(1);
-        for vector in format::all() {
+        for vector in concerned(both) {
             both.prepare(&vector);
             for _ in 0..MUTATIONS {
                 let frame = noise.mutate(&vector.packet.frame);

@@ -140,7 +140,7 @@ fn to_server<P: Packet, T: Tables>(
     if h.ttl <= 1 {
         return Err(Reason::TtlExceeded);
     }
-    if h.length > largest(real) {
+    if is_too_big(p, h, real) {
         return Err(Reason::TooBig);
     }
     let reason = match real.method {
@@ -160,6 +160,12 @@ fn to_server<P: Packet, T: Tables>(
     };
     macs(p, real.destination_mac, real.source_mac)?;
     Ok(Sent { reason, interface: real.interface })
+}
+
+/// Whether a packet, or each of those that it stands for, is larger than the way to a real server takes.
+#[inline(always)]
+pub fn is_too_big<P: Packet>(p: &P, h: &Headers, real: &Real) -> bool {
+    h.length > largest(real) && tunnel::packet_length(p, h) > largest(real)
 }
 
 /// The largest packet that the way to a real server takes: in a tunnel, behind the outer header.
@@ -190,7 +196,9 @@ fn age<P: Packet>(p: &mut P, h: &Headers) -> Result<(), Reason> {
 #[inline(always)]
 fn lower_hop_limit<P: Packet>(p: &mut P, l3: usize) -> Result<(), Reason> {
     let Some([next, hops]) = p.read::<2>(l3 + 6) else { return Err(Reason::Inconsistent) };
-    write(p, l3 + 6, [next, hops.wrapping_sub(1)])
+    let lowered = [next, hops.wrapping_sub(1)];
+    p.resum(Change::default().half(u16::from_ne_bytes([next, hops]), u16::from_ne_bytes(lowered)));
+    write(p, l3 + 6, lowered)
 }
 
 #[inline(always)]

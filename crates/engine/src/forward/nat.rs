@@ -2,7 +2,7 @@
 
 use super::write;
 use crate::layout::{Address, SCTP, TCP, UDP, V4};
-use crate::packet::Packet;
+use crate::packet::{Amendment, Packet};
 use crate::reason::Reason;
 use crate::wire::Headers;
 use crate::wire::checksum::Change;
@@ -52,13 +52,11 @@ fn change<P: Packet>(p: &mut P, h: &Headers, edit: &Edit, ages: u8) -> Result<()
     }
     let old_port = if edit.source { h.source_port } else { h.destination_port };
     // Both the IPv4 and the IPv6 pseudo-header hold the addresses (RFC 9293 §3.1, RFC 8200 §8.1).
-    let change = addresses.half(old_port.to_be(), edit.port.to_be());
+    let ports = Change::default().half(old_port.to_be(), edit.port.to_be());
+    let amendment = Amendment { pseudo_header: addresses, covered: ports, zero_is_none: h.protocol == UDP };
     match h.protocol {
-        TCP => checksum(p, l4 + 16, change)?,
-        UDP => {
-            let Some(old) = p.read::<2>(l4 + 6) else { return Err(Reason::Inconsistent) };
-            write(p, l4 + 6, udp(old, change))?;
-        }
+        TCP => checksum(p, l4 + 16, &amendment)?,
+        UDP => checksum(p, l4 + 6, &amendment)?,
         // RFC 9260 §6.8: its checksum covers no addresses, and the configuration keeps its ports.
         SCTP => {}
         _ => return Err(Reason::Inconsistent),
@@ -90,6 +88,7 @@ pub(crate) fn network<P: Packet>(p: &mut P, h: &Headers, edit: &Edit, ages: u8) 
         if ages != 0 {
             super::lower_hop_limit(p, l3)?;
         }
+        p.resum(addresses);
         write(p, if edit.source { l3 + 8 } else { l3 + 24 }, edit.address.octets_v6())?;
     }
     Ok(addresses)
@@ -108,7 +107,6 @@ pub(crate) fn udp(old: [u8; 2], change: Change) -> [u8; 2] {
 }
 
 #[inline(always)]
-fn checksum<P: Packet>(p: &mut P, at: usize, change: Change) -> Result<(), Reason> {
-    let Some(old) = p.read::<2>(at) else { return Err(Reason::ShortTransport) };
-    write(p, at, change.apply(u16::from_ne_bytes(old)).to_ne_bytes())
+fn checksum<P: Packet>(p: &mut P, at: usize, amendment: &Amendment) -> Result<(), Reason> {
+    if p.amend(at, amendment) { Ok(()) } else { Err(Reason::ShortTransport) }
 }

@@ -4,11 +4,11 @@
 use super::{GRE, GUE, write};
 use crate::hash;
 use crate::layout::{Real, TCP, UDP, V4, real_flags};
-use crate::packet::Packet;
+use crate::packet::{Front, FrontKind, Packet};
 use crate::reason::Reason;
 use crate::wire::checksum::fold;
 use crate::wire::emit::{self, IPV4_HEADER, IPV6_HEADER, Ip};
-use crate::wire::{ETHERNET, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Headers, IPPROTO_GRE, IPPROTO_IPIP, IPPROTO_IPV6, word};
+use crate::wire::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Headers, IPPROTO_GRE, IPPROTO_IPIP, IPPROTO_IPV6, word};
 
 /// Length of the outer IP header.
 pub const OUTER_V4: usize = IPV4_HEADER;
@@ -22,15 +22,26 @@ pub const GUE_HEADER: usize = 12;
 /// Adds the outer headers; lowers the inner time to live, as the tunnel's entry forwards the packet (RFC 2003 §3.1).
 #[inline(always)]
 pub fn encapsulate<P: Packet>(p: &mut P, h: &Headers, real: &Real) -> Result<(), Reason> {
-    super::age(p, h)?;
-    let sum = if real.method == GUE && real.flags & real_flags::CHECKSUM != 0 { packet_sum(p, h) } else { NO_SUM };
     let outer = if real.family == V4 { OUTER_V4 } else { OUTER_V6 };
     let grown = outer + between(real.method);
-    if !p.grow_front(grown) {
+    // What is still to be cut into segments may be longer than the outer header can say.
+    let whole = p.segment() == 0;
+    if !whole && h.length as usize + grown > usize::from(u16::MAX) {
         return Err(Reason::NoRoom);
     }
+    super::age(p, h)?;
     let l3 = h.network_at();
-    move_tags(p, l3, grown)?;
+    // One checksum does not fit all segments.
+    let summed = whole && real.method == GUE && real.flags & real_flags::CHECKSUM != 0;
+    let sum = if summed { packet_sum(p, h) } else { NO_SUM };
+    let kind = match real.method {
+        GRE => FrontKind::Gre,
+        GUE => FrontKind::Udp,
+        _ => FrontKind::IpInIp,
+    };
+    if !p.grow(l3, &Front { bytes: grown, family: real.family, kind }) {
+        return Err(Reason::NoRoom);
+    }
     // The last two bytes of the link header say what follows it.
     let ethertype = if real.family == V4 { ETHERTYPE_IPV4 } else { ETHERTYPE_IPV6 };
     write(p, h.ethertype_at(), ethertype.to_be_bytes())?;
@@ -57,6 +68,24 @@ pub fn encapsulate<P: Packet>(p: &mut P, h: &Headers, real: &Real) -> Result<(),
         GUE => write(p, l3 + outer, gue(h, real, payload, inner, sum)),
         _ => Ok(()),
     }
+}
+
+/// The length of the packet, or of each of those that it stands for.
+#[inline(always)]
+pub fn packet_length<P: Packet>(p: &P, h: &Headers) -> u32 {
+    let segment = p.segment();
+    if segment == 0 {
+        return h.length;
+    }
+    let (l3, l4) = (h.network_at(), h.transport_at());
+    let header = match h.protocol {
+        TCP => match p.read::<2>(l4 + 12) {
+            Some([offset, _]) => u32::from(offset >> 4) * 4,
+            None => 0,
+        },
+        _ => 8,
+    };
+    h.length.min((l4 as u32).wrapping_sub(l3 as u32) + header + segment)
 }
 
 /// The largest packet that the way to a real server takes behind the outer headers.
@@ -142,23 +171,4 @@ fn packet_sum<P: Packet>(p: &P, h: &Headers) -> u64 {
     // The addresses stand in the header and in the pseudo-header: once they count, once their complement.
     let Some(b) = p.read::<8>(l3) else { return NO_SUM };
     u64::from(word(&b, 0)) + u64::from(word(&b, 4)) + u64::from(!fold(covered))
-}
-
-/// After growing by `by` bytes: moves the VLAN tags and the ethertype to the new front. The MAC addresses are written
-/// anew for the next hop anyway.
-#[inline(always)]
-pub(crate) fn move_tags<P: Packet>(p: &mut P, l3: usize, by: usize) -> Result<(), Reason> {
-    if l3 >= ETHERNET + 4 {
-        copy4(p, by + 12, 12)?;
-    }
-    if l3 >= ETHERNET + 8 {
-        copy4(p, by + 16, 16)?;
-    }
-    Ok(())
-}
-
-#[inline(always)]
-fn copy4<P: Packet>(p: &mut P, from: usize, to: usize) -> Result<(), Reason> {
-    let Some(b) = p.read::<4>(from) else { return Err(Reason::Inconsistent) };
-    write(p, to, b)
 }

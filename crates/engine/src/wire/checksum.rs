@@ -28,6 +28,19 @@ impl Change {
         self.word(a, p).word(b, q).word(c, r).word(d, s)
     }
 
+    /// Both changes.
+    #[inline(always)]
+    pub fn and(self, other: Self) -> Self {
+        Self(self.0 + other.0)
+    }
+
+    /// The change's sum in 32 bits, with end-around carry.
+    #[inline(always)]
+    pub fn sum(self) -> u32 {
+        let s = (self.0 & 0xffff_ffff) + (self.0 >> 32);
+        ((s & 0xffff_ffff) + (s >> 32)) as u32
+    }
+
     /// The new checksum, in memory order as the old. RFC 1624 §3, equation 3.
     #[inline(always)]
     pub fn apply(self, checksum: u16) -> u16 {

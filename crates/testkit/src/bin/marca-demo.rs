@@ -28,6 +28,7 @@ struct Options {
 const CONFIG: &str = r#"[router]
 outside = ["out"]
 inside  = ["in"]
+attach  = "xdp"
 
 [service.shop]
 vip       = ["192.0.2.10", "2001:db8:1::10"]

@@ -127,6 +127,18 @@ impl Topology {
         Self::build(Layout::Triangle, test, 1)
     }
 
+    /// Gives every veth back the offloads with which the kernel makes it, and takes the pass programs away: senders leave
+    /// checksums to be computed and bulk to be cut into segments by whoever comes last. What forwards in XDP does not
+    /// work then; what forwards in TC must.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn with_offloads(mut self) -> Result<Self, Error> {
+        self.passes.clear();
+        wiring::switch_offloads_on(&self)?;
+        Ok(self)
+    }
+
     /// Clients live here; bind to a [`client_address`](Self::client_address) to be one of them.
     pub fn client(&self) -> &Namespace {
         &self.client

@@ -5,10 +5,10 @@ use std::net::UdpSocket;
 use std::os::fd::AsRawFd;
 use std::os::raw::c_char;
 
-/// As `ethtool -K INTERFACE tx off`. The kernel then takes segmentation offload away by itself.
-pub(super) fn switch_transmit_checksum_off(interface: &str) -> Result<(), Error> {
-    let mut value = EthtoolValue { command: ETHTOOL_STXCSUM, data: 0 };
-    ethtool(interface, &mut value, "switch off transmit checksum offload")
+/// As `ethtool -K INTERFACE tx on|off`. The kernel then gives and takes segmentation offload by itself.
+pub(super) fn switch_transmit_checksum(interface: &str, on: bool) -> Result<(), Error> {
+    let mut value = EthtoolValue { command: ETHTOOL_STXCSUM, data: on.into() };
+    ethtool(interface, &mut value, "switch transmit checksum offload")
 }
 
 /// Whether the interface is up and its carrier has been noticed.

@@ -20,6 +20,13 @@ pub(super) fn wire(topology: &Topology) -> Result<Vec<OwnedFd>, Error> {
     Ok(passes)
 }
 
+/// See [`Topology::with_offloads`].
+pub(super) fn switch_offloads_on(topology: &Topology) -> Result<(), Error> {
+    let wires = wires(topology);
+    let mut ends = wires.iter().flatten();
+    ends.try_for_each(|end| end.namespace.enter(|| offload::switch_transmit_checksum(&end.interface, true)))
+}
+
 /// One end of a veth pair.
 struct End<'t> {
     namespace: &'t Namespace,
@@ -144,7 +151,7 @@ fn fit_for_xdp(topology: &Topology, ends: &[&End<'_>]) -> Result<Vec<OwnedFd>, E
             ends.iter().filter(|end| end.is_in(namespace)).map(|end| end.interface.as_str()).collect();
         let takes_pass = [topology.switch.name(), topology.client.name()].contains(&namespace.name());
         let attached = namespace.enter(|| {
-            interfaces.iter().try_for_each(|interface| offload::switch_transmit_checksum_off(interface))?;
+            interfaces.iter().try_for_each(|interface| offload::switch_transmit_checksum(interface, false))?;
             let pass_on = if takes_pass { interfaces.as_slice() } else { &[] };
             pass_on.iter().map(|interface| xdp_pass::attach(&pass, interface)).collect::<Result<Vec<_>, Error>>()
         })?;

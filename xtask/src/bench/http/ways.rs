@@ -89,10 +89,10 @@ impl Way {
         let (outside, inside) = (net.outside_interface(), net.inside_interface());
         let inside = if inside == outside { String::new() } else { format!("inside = '{inside}'\n") };
         let (attach, forward) = match self {
-            Way::DirectRouting => ("", "dr"),
+            Way::DirectRouting => (ATTACH_XDP, "dr"),
             Way::DirectRoutingTc => (ATTACH_TC, "dr"),
             Way::NatTc => (ATTACH_TC, "nat"),
-            _ => ("", "nat"),
+            _ => (ATTACH_XDP, "nat"),
         };
         format!(
             "[router]\noutside = '{outside}'\n{inside}{attach}[service.web]\nvip = '{VIP}'\nports = \
@@ -102,6 +102,7 @@ impl Way {
     }
 }
 
+const ATTACH_XDP: &str = "attach = 'xdp'\n";
 const ATTACH_TC: &str = "attach = 'tc'\n";
 
 const VIP: Ipv4Addr = VIPS[0].v4;

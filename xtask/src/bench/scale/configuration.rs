@@ -134,7 +134,7 @@ struct Shop {
 impl Shop {
     fn text(&self) -> String {
         let mut text = format!(
-            "[router]\noutside = '{OUT}'\ninside = '{IN}'\nlimits = {{ flows = 65536, half_open = 16384, templates = 16384 }}\n"
+            "[router]\noutside = '{OUT}'\ninside = '{IN}'\nattach = 'xdp'\nlimits = {{ flows = 65536, half_open = 16384, templates = 16384 }}\n"
         );
         let scheduler = if self.all { "wrr" } else { "wlc" };
         for service in 0..self.services {

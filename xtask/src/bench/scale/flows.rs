@@ -168,6 +168,7 @@ const MOST_PASSES: u32 = 64;
 const CONFIG: &str = r#"
 [router]
 outside = "bench0"
+attach = "xdp"
 
 [service.datagrams]
 vip = "192.0.2.1"
