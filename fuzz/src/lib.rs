@@ -11,6 +11,7 @@ mod configuration;
 #[allow(dead_code)]
 mod director;
 mod frames;
+mod ftp;
 mod operations;
 #[path = "../../crates/tables/tests/main/packet.rs"]
 #[allow(dead_code)]
@@ -20,13 +21,14 @@ mod packet;
 mod simulation;
 
 pub use frames::frames;
+pub use ftp::ftp;
 pub use operations::operations;
 
 /// A target: its name, which is also that of its folder in the corpus, and what it does.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: &[Target] = &[("frames", frames), ("operations", operations)];
+pub const TARGETS: &[Target] = &[("frames", frames), ("ftp", ftp), ("operations", operations)];
 
 /// Takes bytes off the front of an input; an input that is too short goes on as if with zeros.
 struct Reader<'a>(&'a [u8]);

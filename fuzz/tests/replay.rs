@@ -21,6 +21,11 @@ fn frames() {
 }
 
 #[test]
+fn ftp() {
+    replay("ftp");
+}
+
+#[test]
 fn operations() {
     replay("operations");
 }

@@ -12,6 +12,7 @@ const PACKAGES: &[&str] = &[
     "iperf3",
     "iproute2",
     "iputils-ping",
+    "lftp",
     "mmdebstrap",
     "nginx-light",
     "openssl",
@@ -19,6 +20,7 @@ const PACKAGES: &[&str] = &[
     "qemu-system-x86",
     "traceroute",
     "util-linux",
+    "vsftpd",
 ];
 
 /// Checks and tests, in the order in which faults are cheapest to find.

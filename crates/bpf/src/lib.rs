@@ -51,6 +51,7 @@ tail_calls! {
     "marca_unwrap",
     "marca_choose",
     "marca_give",
+    "marca_ftp",
 }
 pub const CLOCK: &str = "marca_clock";
 pub const DECAP: &str = "marca_decap";

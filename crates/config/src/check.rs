@@ -2,6 +2,7 @@
 //! refused, with a diagnostic of its own) may be the reason for what it finds.
 
 mod claims;
+mod ftp;
 mod fullnat;
 mod marks;
 mod servers;
@@ -15,9 +16,11 @@ pub(crate) fn check(draft: &Draft) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     for each in &draft.services {
         service::check(each, &draft.marks, &mut found);
+        ftp::check(each, &mut found);
         servers::check(each, &draft.marks, &mut found);
     }
     claims::check(&draft.services, &mut found);
+    ftp::passive_ports(&draft.services, &mut found);
     claims::outbound(&draft.services, &draft.marks, &mut found);
     marks::check(draft, &mut found);
     fullnat::sources(draft, &mut found);

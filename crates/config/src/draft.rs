@@ -4,8 +4,8 @@
 
 use crate::diagnostic::Span;
 use crate::model::{
-    Config, Forward, Mark, MarkRule, MemberPort, OnFailure, Persistence, PortMatch, RateLimit, Reuse, Router,
-    Scheduler, SchedulerFlags, Selector, Server, Service, SourceRange, Timeouts, Udp,
+    Config, Forward, Ftp, Mark, MarkRule, MemberPort, OnFailure, Persistence, PortMatch, PortRange, RateLimit, Reuse,
+    Router, Scheduler, SchedulerFlags, Selector, Server, Service, SourceRange, Timeouts, Udp,
 };
 use ipnet::IpNet;
 use std::net::IpAddr;
@@ -115,9 +115,17 @@ pub(crate) struct ServiceDraft {
     pub rate_limit: Option<RateLimit>,
     pub outbound: List<PortMatch>,
     pub sources: List<SourceRange>,
+    pub protocol: Field<Application>,
+    pub passive: Field<PortRange>,
     pub servers: Vec<ServerDraft>,
     /// A server is not among `servers`: its table was refused as a whole.
     pub servers_incomplete: bool,
+}
+
+/// What is spoken on a service's ports, where that matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Application {
+    Ftp,
 }
 
 #[derive(Debug)]
@@ -178,6 +186,31 @@ pub(crate) fn forward_of(service: &ServiceDraft, server: &ServerDraft) -> Option
     }
 }
 
+/// How the data connections of an FTP service are to find their way.
+#[derive(Clone, Debug)]
+pub(crate) enum FtpWay {
+    /// The control connections are read.
+    Read,
+    /// Under this method they cannot be: the ports are members, and persistence keeps them together.
+    Grouped(Located<Forward>),
+    /// The servers are reached both ways: by NAT here, and otherwise there.
+    Mixed(Span, Located<Forward>),
+}
+
+/// None: it is no FTP service, or a server's method was refused.
+pub(crate) fn ftp_way(service: &ServiceDraft) -> Option<FtpWay> {
+    service.protocol.value().filter(|protocol| *protocol == Application::Ftp)?;
+    let methods: Option<Vec<_>> = service.servers.iter().map(|server| forward_of(service, server)).collect();
+    let methods = methods?;
+    let nat = methods.iter().find(|forward| forward.value == Forward::Nat);
+    let other = methods.iter().find(|forward| forward.value != Forward::Nat);
+    Some(match (nat, other) {
+        (Some(nat), Some(other)) => FtpWay::Mixed(nat.span.clone(), other.clone()),
+        (None, Some(other)) => FtpWay::Grouped(other.clone()),
+        _ => FtpWay::Read,
+    })
+}
+
 /// The model of a draft in which nothing was refused.
 pub(crate) fn finish(draft: Draft) -> Config {
     let services = draft.services.iter().map(|service| finish_service(service, &draft.marks)).collect();
@@ -225,6 +258,10 @@ fn finish_service(service: &ServiceDraft, marks: &[MarkDraft]) -> Service {
         rate_limit: service.rate_limit,
         outbound: service.outbound.to_vec(),
         sources: service.sources.to_vec(),
+        ftp: matches!(ftp_way(service), Some(FtpWay::Read)).then(|| match service.passive.value() {
+            Some(passive) => Ftp { passive },
+            None => Ftp::default(),
+        }),
         servers: service.servers.iter().map(finish_server).collect(),
     }
 }

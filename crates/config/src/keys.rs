@@ -179,7 +179,7 @@ pub const KEYS: &[Key] = &[
     key(
         "service.*.ports",
         "a port such as \"tcp/80\" or a list of them",
-        Optional,
+        Default("`tcp/21` with `protocol = \"ftp\"`"),
         r#"["tcp/80", "tcp/443 -> 8443"]"#,
         "The member ports: `tcp/80`, `tcp/443 -> 8443`, `udp/10000-20000`, `tcp` or `all`; either this or `mark`.",
     ),
@@ -298,6 +298,20 @@ pub const KEYS: &[Key] = &[
         Default("none"),
         r#"["tcp/20"]"#,
         "The ports from which real servers under NAT open connections with the address of the service's first VIP.",
+    ),
+    key(
+        "service.*.protocol",
+        "the name of a protocol",
+        Optional,
+        r#""ftp""#,
+        "What is spoken on the service's ports, when its data connections need help: `ftp`.",
+    ),
+    key(
+        "service.*.passive",
+        "a range of ports such as \"10000-10100\"",
+        Default("1024-65535 under NAT"),
+        r#""10000-10100""#,
+        "With `protocol = \"ftp\"`: the ports of passive data connections.",
     ),
     key(
         "service.*.timeouts",

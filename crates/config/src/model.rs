@@ -232,6 +232,9 @@ pub struct Service {
     pub outbound: Vec<PortMatch>,
     /// What real servers under fullnat take for the clients' addresses; at most [`MAX_SOURCES`]. Empty without fullnat.
     pub sources: Vec<SourceRange>,
+    /// Its ports are those of FTP control connections, which the data plane reads. NAT only: else `protocol = "ftp"` is
+    /// but a short form for member ports.
+    pub ftp: Option<Ftp>,
     /// In the order of the file; at least one; names unique within the service.
     pub servers: Vec<Server>,
 }
@@ -268,6 +271,19 @@ impl SourceRange {
             IpAddr::V4(first) => IpAddr::from(Ipv4Addr::from_bits(first.to_bits().saturating_add(more.into()))),
             IpAddr::V6(first) => IpAddr::from(Ipv6Addr::from_bits(first.to_bits().saturating_add(more.into()))),
         })
+    }
+}
+
+/// FTP whose control connections are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Ftp {
+    /// The ports that real servers may announce for passive data connections.
+    pub passive: PortRange,
+}
+
+impl Default for Ftp {
+    fn default() -> Self {
+        Self { passive: PortRange { first: 1024, last: u16::MAX } }
     }
 }
 

@@ -13,7 +13,8 @@ mod tests;
 pub use difference::Difference;
 
 use crate::model::{
-    Forward, OnFailure, Persistence, PortRange, Protocol, RateLimit, Reuse, Scheduler, SchedulerFlags, Timeouts, Udp,
+    Forward, Ftp, OnFailure, Persistence, PortRange, Protocol, RateLimit, Reuse, Scheduler, SchedulerFlags, Timeouts,
+    Udp,
 };
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
@@ -67,6 +68,7 @@ pub struct ServicePlan {
     pub on_failure: OnFailure,
     pub drain: Option<Duration>,
     pub rate_limit: Option<RateLimit>,
+    pub ftp: Option<Ftp>,
     /// In the order of the configuration; those that can serve this family.
     pub reals: Vec<RealPlan>,
 }

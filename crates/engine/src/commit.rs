@@ -26,6 +26,9 @@ pub fn commit<T: Tables>(t: &T, control: &Control, h: &Headers, d: &Decision, no
     if d.release != NO_RECORD {
         release(t, d.release_table, d.release);
     }
+    if d.announced != NO_RECORD {
+        release(t, CellTable::HalfOpen, d.announced);
+    }
     match d.change.kind {
         ChangeKind::None | ChangeKind::Once => {}
         ChangeKind::Touch => {
@@ -68,8 +71,10 @@ fn open<T: Tables>(t: &T, control: &Control, h: &Headers, d: &Decision, now: u32
         Place::Free => {}
         Place::Evicted => gone(t, inserted.real, inserted.state),
         // The table still says where its packets go; and what goes past the VIP is not held up.
-        // Only a record knows of a connection that the real server has opened.
-        Place::Full if state & state_bits::OUTBOUND != 0 || d.source != 0 => return Err(Reason::TableFull),
+        // Only a record knows of a connection that the real server has opened, and that one's lines must be read.
+        Place::Full if state & (state_bits::OUTBOUND | state_bits::CONTROL) != 0 || d.source != 0 => {
+            return Err(Reason::TableFull);
+        }
         Place::Full if d.table && (!differs || state & state_bits::DIRECT != 0) => return Ok(()),
         Place::Full => return Err(Reason::TableFull),
     }
@@ -174,6 +179,23 @@ fn remember<T: Tables>(t: &T, control: &Control, h: &Headers, d: &Decision, sett
     flow::insert(t, control, CellTable::Templates, &key, &record(template.expires, 0), WhenFull::Evict);
 }
 
+/// Remembers that a connection is announced; an announcement of the same that is there already is renewed.
+#[inline(always)]
+pub fn announce<T: Tables>(t: &T, control: &Control, key: &Key, record: &Record) {
+    let before = flow::find(t, control, CellTable::HalfOpen, &FromClient::new(key, control.seed, record.state as u16));
+    if let Some(cell) = t.cell(CellTable::HalfOpen, before.index) {
+        if before.real == record.real && before.state == record.state {
+            flow::touch(cell, record.seen);
+            return;
+        }
+        flow::release(cell);
+    }
+    let inserted = flow::insert(t, control, CellTable::HalfOpen, key, record, WhenFull::Evict);
+    if inserted.place == Place::Evicted {
+        gone(t, inserted.real, inserted.state);
+    }
+}
+
 /// Frees a record and takes it off its real server's load. Whoever frees it first counts it.
 #[inline(always)]
 pub fn release<T: Tables>(t: &T, table: CellTable, index: u32) {
@@ -187,7 +209,7 @@ pub fn release<T: Tables>(t: &T, table: CellTable, index: u32) {
 /// A connection is no more.
 #[inline(always)]
 pub(crate) fn gone<T: Tables>(t: &T, real: u32, state: u64) {
-    if state & (state_bits::TEMPLATE | state_bits::DIRECT | state_bits::REVERSE) != 0 {
+    if state & (state_bits::TEMPLATE | state_bits::DIRECT | state_bits::REVERSE | state_bits::ANNOUNCED) != 0 {
         return;
     }
     if let Some(load) = t.load(real) {

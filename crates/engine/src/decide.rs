@@ -3,7 +3,7 @@
 use crate::classify::{Class, Outbound, Unique};
 use crate::flow::{self, Found, FromClient, FromServer, Key, NO_RECORD};
 use crate::forward::fullnat;
-use crate::layout::{Address, Control, NO_REAL, Service, TCP, UDP, real_flags, service_flags, state_bits};
+use crate::layout::{ANNOUNCED, Address, Control, NO_REAL, Service, TCP, UDP, real_flags, service_flags, state_bits};
 use crate::persist;
 use crate::reason::Reason;
 use crate::schedule::{self, CursorMove, Newcomer, locality};
@@ -23,6 +23,9 @@ pub struct Decision {
     /// Index of the connection's record that is dead and makes room first, or [`NO_RECORD`]; and its table.
     pub release: u32,
     pub release_table: CellTable,
+    /// Index of the announcement that the connection follows, which is used up by that, or [`NO_RECORD`]; among the
+    /// half-open connections.
+    pub announced: u32,
     pub template: Remember,
     pub cursor: CursorMove,
     pub locality: locality::Change,
@@ -45,6 +48,7 @@ impl Decision {
             change,
             release: NO_RECORD,
             release_table: CellTable::Flows,
+            announced: NO_RECORD,
             template: Remember::NOTHING,
             cursor: CursorMove::NONE,
             locality: locality::Change::NOTHING,
@@ -222,6 +226,8 @@ fn request<T: Tables>(
     if settings.flags & service_flags::TABLE != 0 && slot.is_none() {
         return Err(Reason::Inconsistent);
     }
+    // Packets to such ports ask their records, whatever the slot.
+    let table = table && !expected;
     if let Some(slot) = &slot {
         t.note(Step::Slot { index: slot.index, real: slot.real, record: slot.record });
     }
@@ -269,9 +275,21 @@ fn request<T: Tables>(
         t.note(Step::NoFlow);
     }
     if expected {
-        return Err(Reason::NotMember);
+        let mut decision = announced(t, control, service, &settings, h, &key, now)?;
+        decision.release = release;
+        decision.release_table = release_table;
+        return Ok(decision);
     }
-    if h.protocol != UDP && !h.opens() {
+    let stray = h.protocol != UDP && !h.opens();
+    // Where replies pass the director by, a client's first packet may answer its real server, which has opened the
+    // connection (active FTP): only a template can tell which one that is.
+    let answers = h.protocol == TCP && h.tcp_flags & (SYN | ACK | RST | FIN) == SYN | ACK;
+    let mut followed = NO_REAL;
+    let mut at = NO_RECORD;
+    if settings.persist != 0 && (!stray || answers) {
+        (followed, at) = persist::find(t, control, &persist::key(service, &settings, h.family, &h.source), now);
+    }
+    if stray && followed == NO_REAL {
         // Without a record, the table still says where it belongs; without a table nothing does, and the kernel, which
         // has the VIP and no such connection, resets or aborts it.
         return match slot {
@@ -281,20 +299,16 @@ fn request<T: Tables>(
             _ => Err(Reason::NoFlow),
         };
     }
-    let mut followed = NO_REAL;
-    let mut at = NO_RECORD;
-    if settings.persist != 0 {
-        (followed, at) = persist::find(t, control, &persist::key(service, &settings, h.family, &h.source), now);
-    }
     // The template has said already where its client goes.
     if settings.flags & service_flags::REUSE_KEEPS != 0 && settings.persist == 0 && h.protocol == TCP {
         followed = again(t, service, former);
     }
+    let ftp = if settings.flags & service_flags::FTP != 0 && h.protocol == TCP { state_bits::CONTROL } else { 0 };
     let change = match h.protocol {
         UDP if stateless => Change::NONE,
         UDP if unrecorded => Change::ONCE,
         UDP => Change::open(CellTable::HalfOpen, u64::from(port)),
-        _ => Change::open(CellTable::HalfOpen, u64::from(port) | state_bits::HALF_OPEN),
+        _ => Change::open(CellTable::HalfOpen, u64::from(port) | state_bits::HALF_OPEN | ftp),
     };
     // As in IPVS (`ip_vs_check_template`) thresholds do not keep out who comes back.
     let mut decision = Decision::to_server(service, followed, port, change, table);
@@ -367,6 +381,40 @@ pub fn choose<T: Tables>(t: &T, h: &Headers, d: &mut Decision, now: u32) -> Resu
 #[inline(always)]
 pub fn is_unrecorded(h: &Headers, settings: &Service, expected: bool) -> bool {
     h.protocol == UDP && settings.flags & (service_flags::UDP_STATELESS | service_flags::ONE_PACKET) != 0 && !expected
+}
+
+/// A client's connection that is let in only because a real server has announced it.
+#[inline(always)]
+fn announced<T: Tables>(
+    t: &T,
+    control: &Control,
+    service: u32,
+    settings: &Service,
+    h: &Headers,
+    key: &Key,
+    now: u32,
+) -> Result<Decision, Reason> {
+    if !h.opens() {
+        return Err(Reason::NotMember);
+    }
+    let key = Key { client_port: 0, protocol: ANNOUNCED, ..*key };
+    let found = flow::find(t, control, CellTable::HalfOpen, &FromClient::new(&key, control.seed, key.vip_port));
+    if !is_expected(t, settings, &found, now) {
+        return Err(Reason::NotMember);
+    }
+    t.note(Step::Expected { real: found.real });
+    let state = found.state & !state_bits::ANNOUNCED | state_bits::DATA | state_bits::HALF_OPEN;
+    let change = Change::open(CellTable::HalfOpen, state);
+    let mut decision = Decision::to_server(service, found.real, key.vip_port, change, false);
+    decision.announced = found.index;
+    Ok(decision)
+}
+
+/// Whether an announcement is there, in its time, and its real server, too.
+#[inline(always)]
+fn is_expected<T: Tables>(t: &T, settings: &Service, found: &Found, now: u32) -> bool {
+    let in_time = found.exists() && flow::idle(now, found.seen) <= settings.half_open;
+    in_time && t.real(found.real).is_some_and(|real| real.flags & real_flags::DOWN == 0)
 }
 
 /// Whether a record's connection has ended though the record is still there: a datagram flow past its time, or a SYN on
@@ -488,8 +536,11 @@ fn reply<T: Tables>(
     } else {
         h.opens() && (!found.exists() || found.state & state_bits::ENDING != 0)
     };
-    if opens && outbound.real != NO_REAL {
-        return open_outbound(t, control, h, outbound);
+    if opens {
+        let opener = opener(t, control, h, outbound, now)?;
+        if opener.real != NO_REAL {
+            return open_outbound(t, control, h, &opener);
+        }
     }
     if !found.exists() {
         let (real, way) = stateless_reply(t, control, h, unique)?;
@@ -521,23 +572,55 @@ fn reply<T: Tables>(
     Ok(decision)
 }
 
+/// As whom a real server opens the connection of a packet.
+struct Opener {
+    /// [`NO_REAL`]: as itself.
+    real: u32,
+    vip: Address,
+    /// What the control connection's announcement hands on to the record, and its index.
+    state: u64,
+    announced: u32,
+}
+
+/// By what a client has announced to it, else by the port.
+#[inline(always)]
+fn opener<T: Tables>(t: &T, control: &Control, h: &Headers, outbound: &Outbound, now: u32) -> Result<Opener, Reason> {
+    if h.protocol == TCP {
+        let found = flow::find(t, control, CellTable::HalfOpen, &FromServer::announced(h, control.seed));
+        if found.exists()
+            && let Some(settings) = t.service(found.service)
+            && is_expected(t, &settings, &found, now)
+        {
+            t.note(Step::Expected { real: found.real });
+            let state = found.state >> state_bits::UPPER << state_bits::UPPER | state_bits::DATA;
+            return Ok(Opener { real: found.real, vip: found.vip, state, announced: found.index });
+        }
+    }
+    let mut opener = Opener { real: outbound.real, vip: Address([0; 4]), state: 0, announced: NO_RECORD };
+    if outbound.real != NO_REAL {
+        let Some(vip) = t.vip(outbound.vip) else { return Err(Reason::Inconsistent) };
+        t.note(Step::Outbound { real: outbound.real });
+        opener.vip = vip.address;
+    }
+    Ok(opener)
+}
+
 /// A connection that the real server opens: its peer is the client, and its port the VIP's.
 #[inline(always)]
-fn open_outbound<T: Tables>(t: &T, control: &Control, h: &Headers, outbound: &Outbound) -> Result<Decision, Reason> {
-    let Some(vip) = t.vip(outbound.vip) else { return Err(Reason::Inconsistent) };
-    let Some(real) = t.real(outbound.real) else { return Err(Reason::Inconsistent) };
+fn open_outbound<T: Tables>(t: &T, control: &Control, h: &Headers, opener: &Opener) -> Result<Decision, Reason> {
+    let Some(real) = t.real(opener.real) else { return Err(Reason::Inconsistent) };
     let table = match t.service(real.service) {
         Some(settings) => settings.flags & service_flags::TABLE != 0,
         None => false,
     };
-    t.note(Step::Outbound { real: outbound.real });
-    let state = u64::from(h.source_port) | state_bits::OUTBOUND;
+    let state = u64::from(h.source_port) | state_bits::OUTBOUND | opener.state;
     let change = match h.protocol {
         UDP => Change::open(CellTable::Flows, state),
         _ => Change::open(CellTable::HalfOpen, state | state_bits::HALF_OPEN),
     };
-    let mut decision = Decision::to_server(real.service, outbound.real, h.source_port, change, table);
-    decision.way = Way::to_client(vip.address, h.source_port);
+    let mut decision = Decision::to_server(real.service, opener.real, h.source_port, change, table);
+    decision.announced = opener.announced;
+    decision.way = Way::to_client(opener.vip, h.source_port);
     // What the peer knows by the same addresses and ports has ended, whichever real server had it: a SYN says so.
     let m = FromClient::new(&key_of(h, &decision.way), control.seed, h.source_port);
     let mut former = flow::find(t, control, CellTable::Flows, &m);

@@ -8,7 +8,7 @@
 //! (the client's address and port, the real server's port, the protocol), the comparison on the rest.
 
 use crate::hash;
-use crate::layout::{Address, Cell, Control, limits, state_bits};
+use crate::layout::{ANNOUNCED, Address, Cell, Control, limits, state_bits};
 use crate::tables::{CellTable, Tables};
 use crate::wire::Headers;
 
@@ -31,7 +31,7 @@ pub struct Key {
     pub vip: Address,
     pub client_port: u16,
     pub vip_port: u16,
-    /// 0: a template.
+    /// 0: a template; [`ANNOUNCED`]: not a connection yet, and the port that nobody knows yet is 0.
     pub protocol: u8,
     pub family: u8,
 }
@@ -171,7 +171,14 @@ impl FromServer {
         Self::of(h.family, h.protocol, (&h.destination, h.destination_port), (&h.source, h.source_port), seed)
     }
 
-    /// Between this client and this real server.
+    /// Of a packet that opens a connection, for the announcement that it may follow: one of whichever port of the real
+    /// server.
+    #[inline(always)]
+    pub fn announced(h: &Headers, seed: u64) -> Self {
+        Self::of(h.family, ANNOUNCED, (&h.destination, h.destination_port), (&h.source, 0), seed)
+    }
+
+    /// Between this client's port and this real server's.
     #[inline(always)]
     pub fn of(
         family: u8,
@@ -212,7 +219,7 @@ impl<T: Tables> Match<T> for FromServer {
             || cell.key[1].get() != a
             || cell.key[2].get() != b
             || state as u16 != self.server_port
-            || state & self.mask != self.kind
+            || kind(state) & self.mask != self.kind
         {
             return false;
         }
@@ -226,6 +233,12 @@ impl<T: Tables> Match<T> for FromServer {
             None => false,
         }
     }
+}
+
+/// The state without upper bits that are no source.
+#[inline(always)]
+fn kind(state: u64) -> u64 {
+    if state & state_bits::FTP != 0 { u64::from(state as u32) } else { state }
 }
 
 #[inline(always)]

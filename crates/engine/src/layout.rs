@@ -8,7 +8,7 @@ pub use marca_atomic::{Word32, Word64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Of all layouts in this file: daemon and pinned tables must agree.
-pub const LAYOUT_VERSION: u32 = 7;
+pub const LAYOUT_VERSION: u32 = 8;
 
 /// Limits, each with its reason.
 pub mod limits {
@@ -110,6 +110,9 @@ pub const V6: u8 = 6;
 pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
 pub const SCTP: u8 = 132;
+/// In place of a protocol, in the key of a data connection that an FTP control connection has announced: reserved by IANA,
+/// and so no packet's.
+pub const ANNOUNCED: u8 = 255;
 
 macro_rules! record {
     ($(#[$doc:meta])* $name:ident = $size:literal { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* }) => {
@@ -320,7 +323,10 @@ record! {
         /// New connections: see [`crate::rate`]. 0: no limit.
         rate_each: u64,
         rate_most: u64,
-        spare2: [u32; 4],
+        /// FTP: ports that real servers may announce, first and last.
+        passive_first: u16,
+        passive_last: u16,
+        spare2: [u32; 3],
     }
 }
 
@@ -339,7 +345,10 @@ pub mod service_flags {
     pub const THRESHOLDS: u32 = 1 << 5;
     /// Clients are not told that their connection's real server has failed.
     pub const SILENT: u32 = 1 << 8;
-    /// Connections have records, and packets ask them, even where a table decides: some real server is under fullnat.
+    /// Its TCP connections are FTP control connections under NAT: see [`crate::ftp`].
+    pub const FTP: u32 = 1 << 16;
+    /// Connections have records, and packets ask them, even where a table decides: some real server is under fullnat,
+    /// or what connections say is read.
     pub const RECORDED: u32 = 1 << 20;
     /// A SYN on the addresses and ports of a closed connection goes to the same real server again.
     pub const REUSE_KEEPS: u32 = 1 << 28;
@@ -443,7 +452,8 @@ pub struct Cell {
     pub key: [Word64; 5],
     /// Real server (low half) and service (high half).
     pub owner: Word64,
-    /// Server's port (16 bits), `state_bits` (16 bits), fullnat's source (32 bits): see [`crate::forward::fullnat`].
+    /// Server's port (16 bits), `state_bits` (16 bits), and 32 bits more: fullnat's source (see
+    /// [`crate::forward::fullnat`]), or with one of `state_bits::FTP` what that says.
     pub state: Word64,
 }
 const _: () = assert!(size_of::<Cell>() == 64);
@@ -470,6 +480,18 @@ pub mod state_bits {
     pub const SOURCE_SHIFT: u32 = 32;
     /// What tells the records of one real server's ports apart.
     pub const KIND: u64 = REVERSE | 0xffff_ffff << SOURCE_SHIFT;
+    /// An FTP control connection. The upper 32 bits are the sequence number at which the real server's next line begins;
+    /// 0: not known.
+    pub const CONTROL: u64 = 1 << 30;
+    /// Not a connection but one that an FTP control connection has announced.
+    pub const ANNOUNCED: u64 = 1 << 31;
+    /// A connection that was announced.
+    pub const DATA: u64 = 1 << 27;
+    /// With one of these the upper 32 bits are no source. Of a connection that was announced, and of its announcement, they
+    /// are the client's port and the real server's of the control connection.
+    pub const FTP: u64 = CONTROL | ANNOUNCED | DATA;
+    /// Where the upper 32 bits begin.
+    pub const UPPER: u32 = SOURCE_SHIFT;
     /// Any of the ways to end.
     pub const ENDING: u64 = FIN_CLIENT | FIN_SERVER | RESET;
 }

@@ -17,6 +17,7 @@
 //! | forward | [`forward`], [`route`], [`neighbour`] | the frame rewritten, and to which MAC address it goes |
 //! | relate | [`icmp`] | which connection an ICMP error is about |
 //! | fragment | [`fragment`] | where the first fragment of a packet went |
+//! | overhear | [`ftp`] | the data connection that an FTP control connection announces |
 //! | answer | [`answer`] | the frame made into an answer to its sender, where it goes no further |
 //!
 //! [`path`] walks them, in stages: `fast` for the packets that need no record written, others for the rest.
@@ -34,6 +35,7 @@ pub mod decide;
 pub mod flow;
 pub mod forward;
 pub mod fragment;
+pub mod ftp;
 pub mod hash;
 pub mod icmp;
 pub mod layout;
@@ -50,8 +52,8 @@ pub mod wire;
 
 pub use packet::Packet;
 pub use path::{
-    Between, Outcome, Stage, Turn, Work, act, back, borrow, choose, fast, follow, full, give, hide, judge, process,
-    quote, relate, relay, tell, unwrap,
+    Between, Outcome, Stage, Turn, Work, act, back, borrow, choose, fast, follow, full, give, hide, judge, overhear,
+    process, quote, relate, relay, tell, unwrap,
 };
 pub use reason::{Action, Reason};
 pub use tables::Tables;

@@ -16,6 +16,11 @@ pub trait Packet {
     /// The `N` bytes at `at`, or `None` when they are not all there.
     fn read<const N: usize>(&self, at: usize) -> Option<[u8; N]>;
 
+    /// Copies the `length` bytes at `at`, 1 to `N` of them; false when they are not all there. Unlike [`Self::read`] it
+    /// reaches all of the frame.
+    #[must_use]
+    fn copy<const N: usize>(&self, at: usize, length: usize, to: &mut [u8; N]) -> bool;
+
     /// Overwrites the `N` bytes at `at`; false, and nothing written, when they are not all there.
     #[must_use]
     fn write<const N: usize>(&mut self, at: usize, bytes: [u8; N]) -> bool;

@@ -10,6 +10,7 @@ use crate::decide::{self, Change, ChangeKind, Decision, To, Way};
 use crate::flow::{self, FromClient, FromServer, NO_RECORD, watch};
 use crate::forward::{self, Method, Sent, fullnat, nat};
 use crate::fragment;
+use crate::ftp::{self, Lines};
 use crate::icmp;
 use crate::layout::{Control, NO_REAL, SCTP, TCP, UDP, V4, real_flags, service_flags, state_bits};
 use crate::neighbour;
@@ -59,6 +60,8 @@ pub enum Stage {
     Choose = 12,
     /// [`give`]: the second half of what [`back`] begins.
     Give = 13,
+    /// [`overhear`]: what goes over an FTP control connection is read.
+    Ftp = 14,
     /// The way is over.
     Done = u32::MAX,
 }
@@ -104,6 +107,7 @@ pub fn process<P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Outcome {
             Stage::Relay => relay(p, t, &between),
             Stage::Unwrap => unwrap(p, t, &mut between),
             Stage::Give => give(p, t, &between),
+            Stage::Ftp => overhear(p, t, &mut between),
             Stage::Done => return turn.outcome,
         }
     }
@@ -179,13 +183,18 @@ pub struct Between {
     quoted: Headers,
     work: Work,
     ask: Ask,
+    /// For [`overhear`]: what would be the packet's end, and room for its payload.
+    outcome: Outcome,
+    lines: Lines,
 }
 
 impl Between {
     pub fn new() -> Self {
         let headers = Headers::default();
         let decision = Decision::to_server(0, 0, 0, Change::NONE, false);
-        Self { headers, quoted: headers, work: Work { headers, decision, now: 0 }, ask: Ask::NOTHING }
+        let outcome = Outcome { reason: Reason::Inconsistent, interface: 0 };
+        let work = Work { headers, decision, now: 0 };
+        Self { headers, quoted: headers, work, ask: Ask::NOTHING, outcome, lines: Lines::NOTHING }
     }
 
     /// Where [`judge`] has put its work.
@@ -283,6 +292,12 @@ pub fn act<P: Packet, T: Tables>(p: &mut P, t: &mut T, between: &mut Between) ->
             return between.ask(ask);
         }
     }
+    if let Ok(sent) = done
+        && is_control(&between.work)
+    {
+        between.outcome = Outcome { reason: sent.reason, interface: sent.interface };
+        return Turn::to(Stage::Ftp);
+    }
     if let Ok(Sent { reason: Reason::Nat, .. }) = done
         && between.work.decision.source != 0
     {
@@ -349,6 +364,25 @@ pub fn back<P: Packet, T: Tables>(p: &P, t: &mut T, between: &mut Between) -> Tu
 pub fn give<P: Packet, T: Tables>(p: &mut P, t: &mut T, between: &Between) -> Turn {
     let done = fullnat::bring_back(p, t, &between.headers);
     finish(t, done)
+}
+
+/// Whether the packet may say something on an FTP control connection. It has been rewritten, and is as long as it was.
+#[inline(always)]
+fn is_control(work: &Work) -> bool {
+    work.decision.change.to & state_bits::CONTROL != 0 && work.headers.tcp_flags & SYN == 0
+}
+
+/// What a packet of an FTP control connection says is heeded, before it leaves.
+#[inline(always)]
+pub fn overhear<P: Packet, T: Tables>(p: &mut P, t: &mut T, between: &mut Between) -> Turn {
+    let mut outcome = between.outcome;
+    match ftp::overhear(p, t, &between.work, &mut between.lines) {
+        ftp::Heard::Nothing => {}
+        ftp::Heard::Announced => outcome.reason = Reason::FtpAnnounced,
+        ftp::Heard::Unfollowed => outcome.reason = Reason::FtpUnfollowed,
+    }
+    t.count(outcome.reason);
+    Turn::done(outcome)
 }
 
 /// The sender is told why its packet goes no further, if that may be.
@@ -526,7 +560,7 @@ fn known<T: Tables>(t: &T, control: &Control, h: &Headers, class: &Class) -> Opt
         return None;
     }
     let found = flow::find(t, control, CellTable::Flows, &FromClient::new(&key, control.seed, port));
-    if !found.exists() {
+    if !found.exists() || found.state & state_bits::CONTROL != 0 {
         return None;
     }
     if h.protocol == UDP && flow::idle(t.now(), found.seen) > settings.udp {
@@ -542,7 +576,7 @@ fn known_reply<T: Tables>(t: &T, control: &Control, h: &Headers, unique: Option<
         return Some(Known { real, way, touch: NO_RECORD, source: 0 });
     }
     let found = flow::find(t, control, CellTable::Flows, &FromServer::new(h, control.seed));
-    if !found.exists() || found.state & state_bits::DIRECT != 0 {
+    if !found.exists() || found.state & (state_bits::DIRECT | state_bits::CONTROL) != 0 {
         return None;
     }
     Some(Known { real: found.real, way: Way::to_client(found.vip, found.vip_port), touch: found.index, source: 0 })

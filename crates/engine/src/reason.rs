@@ -53,6 +53,8 @@ reasons! {
     Reply "reply" Send "A real server's reply under NAT: source rewritten to the VIP and sent to the client.",
     ErrorToServer "error_to_server" Send "Forwarded to the real server: an ICMP error about what it has sent to its client.",
     ErrorToClient "error_to_client" Send "Sent to the client as the VIP's: an ICMP error about what it has sent to its real server.",
+    FtpAnnounced "ftp_announced" Send "Forwarded on an FTP control connection: it announces a data connection, which is expected now.",
+    FtpUnfollowed "ftp_unfollowed" Send "Forwarded unchanged on an FTP control connection: it begins like the announcement of a data connection, but none can be expected.",
     NotIp "not_ip" Pass "Passed up: neither IPv4 nor IPv6.",
     NotOurs "not_ours" Pass "Passed up: no virtual service has this destination and no real server this source.",
     NotMember "not_member" Pass "Passed up: the destination is a VIP, but no virtual service has this port.",

@@ -67,6 +67,17 @@ pub enum Step {
     Outbound {
         real: u32,
     },
+    /// An FTP control connection announces a data connection: of the client to this port of the VIP, or of the real
+    /// server to this port of the client.
+    Announced {
+        real: u32,
+        port: u16,
+        passive: bool,
+    },
+    /// The connection that opens has been announced.
+    Expected {
+        real: u32,
+    },
     /// The source is a real server.
     FromServer {
         node: u32,

@@ -89,7 +89,11 @@ impl Director<'_> {
     pub fn explain(&self, frame: &[u8], interface: u32) -> Explanation {
         let pretend = !self.has_next_hops();
         let mut out = Frame::new(frame.to_vec(), interface);
-        let outcome = marca_engine::process(&mut out, &mut self.shadow(pretend));
+        let mut shadow = self.shadow(pretend);
+        let outcome = marca_engine::process(&mut out, &mut shadow);
+        // The decision's are those of `judge`.
+        let overheard: Vec<Step> =
+            shadow.take_steps().into_iter().filter(|step| matches!(step, Step::Announced { .. })).collect();
         let (steps, found) = self.judge(&Frame::new(frame.to_vec(), interface), pretend);
         let names = Names::new(self);
         let mut story = Story::new(self, &names, pretend);
@@ -104,6 +108,9 @@ impl Director<'_> {
             Found::Nothing => {}
             Found::Work(work) => story.work(work, &outcome),
             Found::Related(work) => story.related(work, &outcome),
+        }
+        for step in &overheard {
+            story.step(step);
         }
         story.lines.push(outcome.reason.sentence().to_owned());
         Explanation {

@@ -31,6 +31,16 @@ impl Packet for Frame {
         self.bytes.get(at..)?.first_chunk().copied()
     }
 
+    fn copy<const N: usize>(&self, at: usize, length: usize, to: &mut [u8; N]) -> bool {
+        match (self.bytes.get(at..at.saturating_add(length)), to.get_mut(..length)) {
+            (Some(from), Some(to)) => {
+                to.copy_from_slice(from);
+                true
+            }
+            _ => false,
+        }
+    }
+
     fn write<const N: usize>(&mut self, at: usize, bytes: [u8; N]) -> bool {
         match self.bytes.get_mut(at..at.saturating_add(N)) {
             Some(place) if at <= FURTHEST => {

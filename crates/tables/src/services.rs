@@ -3,7 +3,7 @@
 use crate::classifier::{address, family_number};
 use crate::ids::Ids;
 use crate::memory::Memory;
-use marca_config::model::{Forward, OnFailure, RateLimit, Reuse, Scheduler as Name, SchedulerFlags, Udp};
+use marca_config::model::{Forward, OnFailure, PortRange, RateLimit, Reuse, Scheduler as Name, SchedulerFlags, Udp};
 use marca_config::plan::{Difference, Family, Plan, RealPlan, ServicePlan, Standing};
 use marca_engine::forward::Method;
 use marca_engine::hash;
@@ -372,11 +372,15 @@ impl Writer<'_> {
         if plan.udp == Udp::Stateless {
             flags |= service_flags::UDP_STATELESS;
         }
-        if !plan.sources.is_empty() {
+        let passive = plan.ftp.map_or(PortRange { first: 0, last: 0 }, |ftp| ftp.passive);
+        if !plan.sources.is_empty() || plan.ftp.is_some() {
             flags |= service_flags::RECORDED;
         }
         if plan.reuse == Reuse::Keep {
             flags |= service_flags::REUSE_KEEPS;
+        }
+        if plan.ftp.is_some() {
+            flags |= service_flags::FTP;
         }
         if plan.on_failure == OnFailure::Drop {
             flags |= service_flags::SILENT;
@@ -411,6 +415,8 @@ impl Writer<'_> {
             gcd_weight: weights().fold(0, maglev::gcd),
             scheduler: scheduler(plan.scheduler) as u8,
             flags,
+            passive_first: passive.first,
+            passive_last: passive.last,
             config,
             ..Service::default()
         }

@@ -20,7 +20,7 @@ use crate::claims::Claims;
 use crate::memory::{Memory, WATCH_WORDS};
 use crate::view::View;
 use marca_engine::commit;
-use marca_engine::flow::{self, FromClient, Key, Record};
+use marca_engine::flow::{self, FromClient, FromServer, Key, Record};
 use marca_engine::forward::fullnat;
 use marca_engine::hash;
 use marca_engine::layout::{Address, Cell, Control, SCTP, Service, TCP, UDP, service_flags, slot_bits, state_bits};
@@ -292,6 +292,7 @@ impl Sweep {
             return true;
         }
         self.count(record.real);
+        self.hold_control(view, control, &key, &record);
         if let (Some(slot), Some(place)) = (slot, place) {
             // A service that was under fullnat until a while ago has connections with sources.
             let differs = record.state & state_bits::DIRECT != 0 || fullnat::of_state(record.state) != 0;
@@ -344,6 +345,23 @@ impl Sweep {
     fn count(&mut self, real: u32) {
         if let Some(records) = self.records.get_mut(real as usize) {
             *records += 1;
+        }
+    }
+
+    /// While an FTP data connection lives, so does the control connection that has announced it, which is silent meanwhile.
+    fn hold_control(&self, view: &View, control: &Control, key: &Key, record: &Record) {
+        if record.state & (state_bits::DATA | state_bits::ENDING) != state_bits::DATA {
+            return;
+        }
+        let ports = (record.state >> state_bits::UPPER) as u32;
+        let Some(real) = view.real(record.real) else { return };
+        let (client, server) = ((&key.client, ports as u16), (&real.address, (ports >> 16) as u16));
+        let m = FromServer::of(key.family, TCP, client, server, control.seed);
+        let found = flow::find(view, control, CellTable::Flows, &m);
+        if found.state & state_bits::CONTROL != 0
+            && let Some(cell) = view.cell(CellTable::Flows, found.index)
+        {
+            flow::touch(cell, view.now);
         }
     }
 
@@ -410,6 +428,9 @@ impl Sweep {
             return false;
         }
         self.count(record.real);
+        if record.state & state_bits::ANNOUNCED != 0 {
+            return false;
+        }
         let slot = slot_that_spares(view, control, &settings, &key);
         if let Some(slot) = slot {
             if key.protocol == TCP {

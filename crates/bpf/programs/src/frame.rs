@@ -1,7 +1,7 @@
 //! A frame in XDP: the engine's [`Packet`]. All unsafe access to packets is here.
 
 use aya_ebpf::bindings::xdp_md;
-use aya_ebpf::helpers::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len};
+use aya_ebpf::helpers::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len, bpf_xdp_load_bytes};
 use marca_engine::Packet;
 use marca_engine::packet::FURTHEST;
 
@@ -66,6 +66,15 @@ impl Packet for Frame {
                 (p as *const [u8; N]).read()
             }
         })
+    }
+
+    #[inline(always)]
+    fn copy<const N: usize>(&self, at: usize, length: usize, to: &mut [u8; N]) -> bool {
+        // A mask, for the verifier to see that it is one of them at least and all at the most.
+        const { assert!(N.is_power_of_two()) }
+        let length = (length.wrapping_sub(1) & (N - 1)) + 1;
+        // SAFETY: the context is valid for the whole run, and `to` has room for as many.
+        unsafe { bpf_xdp_load_bytes(self.ctx, at as u32, to.as_mut_ptr().cast(), length as u32) == 0 }
     }
 
     #[inline(always)]

@@ -76,6 +76,8 @@ stages! {
     marca_relay marca_relay_tc |p, t| Some(marca_engine::relay(p, t, between()?)),
     /// An error about a tunnel becomes the packet that was inside.
     marca_unwrap marca_unwrap_tc |p, t| Some(marca_engine::unwrap(p, t, between()?)),
+    /// What an FTP control connection says is heeded.
+    marca_ftp marca_ftp_tc |p, t| Some(marca_engine::overhear(p, t, between()?)),
 }
 
 /// What the packet's earlier stages have left.

@@ -12,7 +12,7 @@ use aya_ebpf::bindings::{
 };
 use aya_ebpf::helpers::generated::{
     bpf_csum_update, bpf_l4_csum_replace, bpf_skb_adjust_room, bpf_skb_change_head, bpf_skb_change_tail,
-    bpf_skb_pull_data,
+    bpf_skb_load_bytes, bpf_skb_pull_data,
 };
 use core::cell::Cell;
 use marca_engine::Packet;
@@ -120,6 +120,15 @@ impl<const CAREFUL: bool> Packet for Skb<CAREFUL> {
                 (p as *const [u8; N]).read()
             }
         })
+    }
+
+    #[inline(always)]
+    fn copy<const N: usize>(&self, at: usize, length: usize, to: &mut [u8; N]) -> bool {
+        // See `Frame::copy`.
+        const { assert!(N.is_power_of_two()) }
+        let length = (length.wrapping_sub(1) & (N - 1)) + 1;
+        // SAFETY: the context is valid for the whole run, and `to` has room for as many.
+        unsafe { bpf_skb_load_bytes(self.ctx.cast(), at as u32, to.as_mut_ptr().cast(), length as u32) == 0 }
     }
 
     #[inline(always)]

@@ -3,6 +3,7 @@
 
 mod failure;
 mod fragments;
+mod ftp;
 mod fullnat;
 mod hops;
 mod icmp;

@@ -34,7 +34,7 @@ fn selector(service: &ServiceDraft, found: &mut Vec<Diagnostic>) {
                 .help("keep `mark` and put the ports into its [[mark]] rules, or keep `ports` and remove `mark`");
             found.push(diagnostic);
         }
-        (None, true) => {
+        (None, true) if !service.protocol.is_refused() => {
             let diagnostic = Diagnostic::error(format!("service {name} has neither `ports` nor `mark`"))
                 .at(&service.header, "matches nothing")
                 .help("add `ports = [\"tcp/80\"]`, or `mark = 80` together with a [[mark]] rule");

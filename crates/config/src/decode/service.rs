@@ -2,10 +2,12 @@
 
 use super::reader::{Entry, Reader, Table};
 use super::{forward, mark, server};
-use crate::diagnostic::{Diagnostic, listed, quoted};
-use crate::draft::{Field, Located, SchedulerFlag, ServiceDraft};
+use crate::diagnostic::{Diagnostic, Span, listed, quoted};
+use crate::draft::{Application, Field, FtpWay, Located, SchedulerFlag, ServiceDraft, ftp_way};
 use crate::keys;
-use crate::model::{OnFailure, Persistence, RateLimit, Reuse, Scheduler, Timeouts, Udp};
+use crate::model::{
+    MemberPort, OnFailure, Persistence, PortMatch, PortRange, Protocol, RateLimit, Reuse, Scheduler, Timeouts, Udp,
+};
 use crate::text::{address, name, ports};
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -53,6 +55,8 @@ const SCHEDULER_NAMES: &[(&str, Scheduler)] = &[
     ("lblcr", Scheduler::Lblcr),
 ];
 
+const PROTOCOL_NAMES: &[(&str, Application)] = &[("ftp", Application::Ftp)];
+
 /// `ipvsadm -b` knows those with the scheduler's name.
 const FLAG_NAMES: &[(&str, SchedulerFlag)] = &[
     ("port", SchedulerFlag::Port),
@@ -86,7 +90,7 @@ fn read<'t>(reader: &mut Reader<'t>, name: &Spanned<DeString<'t>>, entry: &Entry
     };
     let mut table = Table::new("service.*", entry.span(), entries);
     let servers = server::read_all(reader, &mut table, name.get_ref());
-    let service = ServiceDraft {
+    let mut service = ServiceDraft {
         name: name.get_ref().to_string(),
         header: entry.span(),
         vips: reader.some_strings(table.take("vip"), address::vip, "the service has no VIP"),
@@ -105,12 +109,37 @@ fn read<'t>(reader: &mut Reader<'t>, name: &Spanned<DeString<'t>>, entry: &Entry
         rate_limit: rate_limit(reader, table.take("rate_limit")),
         outbound: reader.some_strings(table.take("outbound"), ports::outbound, "no port"),
         sources: reader.some_strings(table.take("source"), address::source, "no source address"),
+        protocol: reader.choice(table.take("protocol"), "protocol that marca knows", PROTOCOL_NAMES),
+        passive: reader.string(table.take("passive"), ports::passive),
         servers_incomplete: servers.iter().any(Option::is_none),
         servers: servers.into_iter().flatten().collect(),
     };
     table.finish(reader);
+    add_ports_of_ftp(&mut service);
     Some(service)
 }
+
+/// `protocol = "ftp"` stands for the control port and, where nobody reads on that, for the passive ones.
+fn add_ports_of_ftp(service: &mut ServiceDraft) {
+    let member = |span: &Span, ports| {
+        let matching = PortMatch { protocol: Protocol::Tcp, ports };
+        Located { value: MemberPort { matching, target: None }, span: span.clone() }
+    };
+    let Some(protocol) = service.protocol.given().filter(|_| service.mark.is_absent()) else { return };
+    if service.ports.span.is_none() {
+        service.ports.items.push(member(&protocol.span, FTP_CONTROL));
+        service.ports.span = Some(protocol.span.clone());
+    }
+    if let (Some(FtpWay::Grouped(_)), Some(passive)) = (ftp_way(service), service.passive.given()) {
+        service.ports.items.push(member(&passive.span, passive.value));
+        // The clients' packets of active data connections, which servers open from there.
+        service.ports.items.push(member(&protocol.span, FTP_DATA));
+    }
+}
+
+/// RFC 959 §8.
+const FTP_CONTROL: PortRange = PortRange { first: 21, last: 21 };
+const FTP_DATA: PortRange = PortRange { first: 20, last: 20 };
 
 /// `persist = "5m"` or `persist = { timeout = "5m", … }`.
 fn persistence<'t>(reader: &mut Reader<'t>, entry: Option<Entry<'t>>) -> Option<Persistence> {

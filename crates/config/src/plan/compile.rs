@@ -7,7 +7,7 @@ use super::ports::{self, Member, Rule};
 use super::replies;
 use super::services::Services;
 use super::{DestinationPlan, Family, Outcome, Plan, PlanError, Reply, ServiceIndex};
-use crate::model::{Config, MemberPort, PortMatch, Selector};
+use crate::model::{Config, MemberPort, PortMatch, PortRange, Protocol, Selector};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -74,6 +74,8 @@ fn destinations_of(config: &Config, services: &Services) -> BTreeMap<IpNet, Said
                 (&service.selector, services.by_place(place, Family::of(*vip)))
             {
                 said.members.extend(ports.iter().map(|port| member(*port, index)));
+                // Which of them is settled when they are announced, as is the port that a server opens one from.
+                said.members.extend(service.ftp.map(|_| expected(ANY_TCP, index)));
             }
         }
         for vip in services.outbound_vips(service) {
@@ -85,6 +87,8 @@ fn destinations_of(config: &Config, services: &Services) -> BTreeMap<IpNet, Said
     }
     destinations
 }
+
+const ANY_TCP: PortMatch = PortMatch { protocol: Protocol::Tcp, ports: PortRange::ALL };
 
 fn member(port: MemberPort, service: ServiceIndex) -> Member {
     Member { matching: port.matching, outcome: Outcome { service, target: port.target, expected: false } }

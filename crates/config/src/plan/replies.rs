@@ -14,7 +14,7 @@ pub(super) fn collect(
     services: &[ServicePlan],
     destinations: &[DestinationPlan],
 ) -> (BTreeMap<ReplyPort, Reply>, BTreeSet<IpAddr>) {
-    let landings = Landings::of(destinations);
+    let landings = Landings::of(destinations, services);
     let mut replies = Vec::new();
     for ((service, protocol, port), reply) in settled(landings.single) {
         let addresses = nat_addresses(&services[service]);
@@ -39,7 +39,9 @@ pub(super) fn collect(
     // Fullnat's replies are known by their destination. But a server may have been under NAT until a moment ago.
     let full = services.iter().flat_map(|service| &service.reals).filter(|real| real.forward == Forward::FullNat);
     let nodes = wide.into_keys().map(|(address, _)| address).chain(full.filter_map(|real| real.address));
-    (replies.into_iter().collect(), nodes.collect())
+    // FTP data connections have any port.
+    let ftp = services.iter().filter(|service| service.ftp.is_some()).flat_map(nat_addresses);
+    (replies.into_iter().collect(), nodes.chain(ftp).collect())
 }
 
 /// From which ports real servers open connections as a VIP. Of services that say so of the same port of a server, the
@@ -70,31 +72,38 @@ struct Landings {
 }
 
 impl Landings {
-    fn of(destinations: &[DestinationPlan]) -> Self {
+    fn of(destinations: &[DestinationPlan], services: &[ServicePlan]) -> Self {
         let mut landings = Self::default();
         for destination in destinations {
             let is_host = destination.net.prefix_len() == destination.net.max_prefix_len();
             for plan in &destination.ports {
-                landings.add(is_host.then(|| destination.net.addr()), plan);
+                landings.add(is_host.then(|| destination.net.addr()), plan, services);
             }
         }
         landings
     }
 
-    fn add(&mut self, host: Option<IpAddr>, plan: &PortPlan) {
+    fn add(&mut self, host: Option<IpAddr>, plan: &PortPlan, services: &[ServicePlan]) {
         let PortPlan { protocol, ports, candidates } = plan;
         for outcome in candidates.iter().filter_map(|candidate| candidate.outcome) {
             match host.filter(|_| ports.is_single()) {
                 Some(vip) => {
                     let port = ports.first;
                     let reply = match &candidates[..] {
-                        [only] if only.condition.is_always() && !outcome.expected => {
+                        // An FTP control connection has a record, which says that it is one.
+                        [only]
+                            if only.condition.is_always()
+                                && !outcome.expected
+                                && services[outcome.service].ftp.is_none() =>
+                        {
                             Reply::Unique { service: outcome.service, vip, port }
                         }
                         _ => Reply::Ambiguous,
                     };
                     self.single.push(((outcome.service, *protocol, outcome.target.unwrap_or(port)), reply));
                 }
+                // A port that a real server serves has no data connections: it keeps its meaning.
+                None if outcome.expected => {}
                 None => match outcome.target {
                     Some(target) => self.single.push(((outcome.service, *protocol, target), Reply::Ambiguous)),
                     None => _ = self.wide.insert((outcome.service, *protocol, *ports)),

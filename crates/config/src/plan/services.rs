@@ -78,6 +78,7 @@ fn plan(service: &Service, family: Family) -> ServicePlan {
         timeouts: service.timeouts,
         udp: service.udp,
         reuse: service.reuse,
+        ftp: service.ftp,
         sources: sources.filter(|address| Family::of(*address) == family).collect(),
         on_failure: service.on_failure,
         drain: service.drain,

@@ -31,6 +31,16 @@ pub fn outbound(text: &str) -> Result<PortMatch, TextError> {
     }
 }
 
+/// The ports of passive FTP: `10000-10100`, always TCP.
+pub fn passive(text: &str) -> Result<PortRange, TextError> {
+    let help = "write a range of TCP ports, such as \"10000-10100\"";
+    if text.contains('/') || text.contains("->") {
+        let message = format!("{} is not a range of ports", quoted(text));
+        return Err(TextError::new(message, "only ports, which are TCP's").help(help));
+    }
+    range(text.trim(), text)
+}
+
 /// The ports of a service. `all` is one entry for each protocol.
 pub fn members(text: &str) -> Result<Vec<MemberPort>, TextError> {
     let Some((left, right)) = text.split_once("->") else {

@@ -52,6 +52,7 @@ fn a_dual_stack_shop_behind_nat() {
         rate_limit: None,
         outbound: Vec::new(),
         sources: Vec::new(),
+        ftp: None,
         servers: vec![
             Server {
                 name: "web1".into(),
@@ -93,6 +94,7 @@ fn a_dual_stack_shop_behind_nat() {
         rate_limit: None,
         outbound: Vec::new(),
         sources: Vec::new(),
+        ftp: None,
         servers: vec![Server {
             name: "10.0.0.21".into(),
             addresses: vec![ip("10.0.0.21")],
@@ -153,6 +155,7 @@ fn a_service_by_mark_takes_its_vips_from_the_rules() {
         rate_limit: Some(RateLimit { connections: 1000, burst: 5000 }),
         outbound: Vec::new(),
         sources: Vec::new(),
+        ftp: None,
         servers: vec![
             Server {
                 name: "10.0.0.11".into(),
@@ -288,4 +291,21 @@ fn packets_are_met_where_the_file_says_for_all_interfaces_or_for_each() {
     assert_eq!(router("attach = 'tc'"), [Attach::Tc; 2]);
     assert_eq!(router("attach = { eth1 = 'xdp' }"), [Attach::Auto, Attach::Xdp]);
     assert_eq!(router("attach = { eth1 = 'tc', eth0 = 'xdp' }"), [Attach::Xdp, Attach::Tc]);
+}
+
+#[test]
+fn ftp_is_read_under_nat_and_grouped_otherwise() {
+    let config = loaded(include_str!("../good/ftp.toml"));
+    let [files, far] = &config.services[..] else { panic!("two services") };
+    assert_eq!(files.ftp, Some(Ftp { passive: PortRange { first: 1024, last: 65535 } }));
+    assert_eq!(members(files), ["tcp/21"]);
+    assert_eq!(far.ftp, None);
+    assert_eq!(members(far), ["tcp/21", "tcp/2121", "tcp/10000-10100", "tcp/20"]);
+}
+
+fn members(service: &Service) -> Vec<String> {
+    match &service.selector {
+        Selector::Ports { ports, .. } => ports.iter().map(ToString::to_string).collect(),
+        Selector::Mark { .. } => Vec::new(),
+    }
 }

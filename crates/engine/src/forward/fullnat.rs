@@ -39,7 +39,7 @@ fn source(number: u32, port: u16) -> Source {
 /// The source in the state of a connection's record; 0: it has none.
 #[inline(always)]
 pub fn of_state(state: u64) -> Source {
-    (state >> state_bits::SOURCE_SHIFT) as u32
+    if state & state_bits::FTP != 0 { 0 } else { (state >> state_bits::SOURCE_SHIFT) as u32 }
 }
 
 /// Whether the packet's records are more than what [`commit`] sees to: a new connection under fullnat, one whose handshake

@@ -41,6 +41,12 @@ impl Change {
         ((s & 0xffff_ffff) + (s >> 32)) as u32
     }
 
+    /// The same change at an odd offset (RFC 1071 §2(B)).
+    #[inline(always)]
+    pub fn shifted(self) -> Self {
+        Self(u64::from(fold(self.0).swap_bytes()))
+    }
+
     /// The new checksum, in memory order as the old. RFC 1624 §3, equation 3.
     #[inline(always)]
     pub fn apply(self, checksum: u16) -> u16 {

@@ -49,6 +49,10 @@ impl<'a> Story<'a> {
             Step::Condition { index, holds } => self.condition(index, holds),
             Step::Member { service, port, expected } => self.is_member(service, port, expected),
             Step::Outbound { real } => self.opens(real),
+            Step::Announced { real, port, passive } => self.announced(real, port, passive),
+            Step::Expected { real } => {
+                format!("An FTP control connection between the two has announced it: of {}.", self.names.real(real))
+            }
             Step::FromServer { node } => self.server_of(node),
             Step::Slot { index, real, record } => self.slot(index, real, record),
             Step::Flow { table, real, state } => {
@@ -131,6 +135,15 @@ impl<'a> Story<'a> {
             (false, _) => "does not hold",
         };
         format!("The rule{of} {held}.")
+    }
+
+    fn announced(&self, real: u32, port: u16, passive: bool) -> String {
+        let name = self.names.real(real);
+        if passive {
+            format!("It announces a data connection: the client's next one to port {port} of the VIP goes to {name}.")
+        } else {
+            format!("It announces a data connection: {name}'s next one to port {port} of the client leaves as the VIP.")
+        }
     }
 
     fn opens(&self, real: u32) -> String {

@@ -24,6 +24,7 @@ pub fn service(name: &str, vips: &[&str], ports: &[MemberPort]) -> Service {
         rate_limit: None,
         outbound: Vec::new(),
         sources: Vec::new(),
+        ftp: None,
         servers: Vec::new(),
     }
 }

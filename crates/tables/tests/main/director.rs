@@ -233,8 +233,8 @@ impl Director {
     pub fn counted(&self) -> HashMap<u32, (u64, u64)> {
         let mut counted: HashMap<u32, (u64, u64)> = HashMap::new();
         for record in [&self.memory.flows, &self.memory.half_open].into_iter().flat_map(records) {
-            use marca_engine::layout::state_bits::{DIRECT, REVERSE, TEMPLATE};
-            if record.1.state & (DIRECT | REVERSE | TEMPLATE) != 0 {
+            use marca_engine::layout::state_bits::{ANNOUNCED, DIRECT, REVERSE, TEMPLATE};
+            if record.1.state & (ANNOUNCED | DIRECT | REVERSE | TEMPLATE) != 0 {
                 continue;
             }
             let count = counted.entry(record.1.real).or_default();

@@ -14,6 +14,7 @@
 //! | `load` | how full a connection table gets |
 //! | `ipvs` | what IPVS does, where no other module shows it |
 //! | `floods` | forged clients |
+//! | `ftp` | control connections that are read |
 //! | `fullnat` | sources of the director's own, and whose they are |
 //! | `fragments` | pieces of packets, and how many are remembered |
 //! | `rewriting` | frames there and back, checksums |
@@ -29,6 +30,7 @@ mod director;
 mod floods;
 mod flows;
 mod fragments;
+mod ftp;
 mod fullnat;
 mod ipvs;
 mod load;

@@ -189,6 +189,7 @@ fn service(name: String, selector: Selector, servers: Vec<Server>) -> Service {
         rate_limit: None,
         outbound: Vec::new(),
         sources: Vec::new(),
+        ftp: None,
         servers,
     }
 }

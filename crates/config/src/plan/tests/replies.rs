@@ -289,3 +289,37 @@ fn a_port_that_connections_are_opened_from_belongs_to_the_first_vip_of_each_fami
         ]
     );
 }
+
+#[test]
+fn an_ftp_service_expects_connections_at_every_port_and_leaves_others_theirs() {
+    let plan = plan(
+        r#"
+        [service.files]
+        vip = ["192.0.2.1", "2001:db8::1"]
+        protocol = "ftp"
+        server = [{ address = ["10.0.0.1", "fd00::1"] }]
+        [service.web]
+        vip = "192.0.2.1"
+        ports = ["tcp/8080"]
+        server = [{ address = "10.0.0.1" }]
+        "#,
+    );
+    assert_eq!(
+        meanings(&plan),
+        ["10.0.0.1 tcp/21 = ?", "10.0.0.1 tcp/8080 = web 192.0.2.1 8080", "fd00::1 tcp/21 = ?"]
+    );
+    assert_eq!(plan.range_nodes, BTreeSet::from([ip("10.0.0.1"), ip("fd00::1")]));
+    assert_eq!(
+        paths(&plan),
+        [
+            "192.0.2.1/32 tcp/0-20: -> files expected",
+            "192.0.2.1/32 tcp/21: -> files",
+            "192.0.2.1/32 tcp/22-8079: -> files expected",
+            "192.0.2.1/32 tcp/8080: -> web",
+            "192.0.2.1/32 tcp/8081-65535: -> files expected",
+            "2001:db8::1/128 tcp/0-20: -> files expected",
+            "2001:db8::1/128 tcp/21: -> files",
+            "2001:db8::1/128 tcp/22-65535: -> files expected",
+        ]
+    );
+}

@@ -127,6 +127,7 @@ fn ten_thousand_services_become_a_plan() {
         rate_limit: None,
         outbound: Vec::new(),
         sources: Vec::new(),
+        ftp: None,
         servers: (0..10)
             .map(|server| Server {
                 name: format!("web{server}"),
