@@ -63,9 +63,9 @@ fn nq(weights: &[u16], loads: &Loads, full: impl Fn(usize) -> bool) -> Option<us
 /// `ip_vs_fo.c`
 fn fo(weights: &[u16], full: impl Fn(usize) -> bool) -> Option<usize> {
     let (mut chosen, mut greatest) = (None, 0);
-    for i in 0..weights.len() {
-        if !full(i) && weights[i] > greatest {
-            (chosen, greatest) = (Some(i), weights[i]);
+    for (i, &weight) in weights.iter().enumerate() {
+        if !full(i) && weight > greatest {
+            (chosen, greatest) = (Some(i), weight);
         }
     }
     chosen
