@@ -92,7 +92,7 @@ impl Both {
     /// Whether a vector says anything about this place in the kernel.
     pub fn concerns(&self, vector: &Vector) -> bool {
         let tampered = |step: &Step| matches!(step, Step::Tamper(Tamper::NoHeadroom));
-        self.kernel.headroom_ends() || !vector.before.iter().any(tampered)
+        self.kernel.headroom_ends() || !(vector.xdp_only || vector.before.iter().any(tampered))
     }
 
     /// Brings a vector up to its packet.

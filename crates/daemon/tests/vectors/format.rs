@@ -27,6 +27,8 @@ struct Entry {
     packet: String,
     reason: String,
     out: String,
+    #[serde(default)]
+    xdp_only: bool,
 }
 
 /// A packet, where it meets the director, and what is to become of it.
@@ -39,6 +41,8 @@ pub struct Vector {
     pub packet: Arrival,
     pub reason: Reason,
     pub out: Out,
+    /// Nothing that TC would do.
+    pub xdp_only: bool,
 }
 
 /// What happens before the packet comes.
@@ -128,6 +132,7 @@ fn read(path: &Path) -> Vec<Vector> {
                 (_, Some(text)) => Out::PassAs(arrival(text).frame),
                 (text, None) => Out::Send(arrival(text)),
             },
+            xdp_only: entry.xdp_only,
             name: name.clone(),
         }
     };
