@@ -60,6 +60,7 @@ pub fn write(
         interfaces,
         control,
         half,
+        services: plan.services.iter().map(|service| ids.service(&service.name, service.family)).collect(),
         addresses: BTreeMap::new(),
         next: Next::default(),
         prefixes: Vec::new(),
@@ -111,6 +112,8 @@ struct Writer<'a> {
     interfaces: &'a HashMap<String, u32>,
     control: Control,
     half: u32,
+    /// Their numbers, in the plan's order.
+    services: Vec<Option<u32>>,
     addresses: BTreeMap<IpAddr, AddressCell>,
     next: Next,
     prefixes: Vec<Prefix>,
@@ -229,9 +232,7 @@ impl Writer<'_> {
     }
 
     fn service(&self, index: usize) -> Result<u32, WriteError> {
-        let plan = &self.plan.services[index];
-        let number = self.ids.service(&plan.name, plan.family);
-        number.ok_or_else(|| WriteError::NoNumber(plan.name.clone()))
+        self.services[index].ok_or_else(|| WriteError::NoNumber(self.plan.services[index].name.clone()))
     }
 
     fn real(&self, service: usize, server: IpAddr) -> Result<u32, WriteError> {
@@ -244,8 +245,14 @@ impl Writer<'_> {
     fn replies(&mut self) -> Result<(), WriteError> {
         let leaving = leaving(self.memory, self.ids);
         let mut vips: HashMap<IpAddr, u32> = HashMap::new();
+        let mut last = None;
         for (from, reply) in &self.plan.replies {
-            let node = self.node(from.address, 0)?;
+            // They are in the order of addresses.
+            let node = match last {
+                Some((address, node)) if address == from.address => node,
+                _ => self.node(from.address, 0)?,
+            };
+            last = Some((from.address, node));
             let target = match reply {
                 Reply::Ambiguous => match self.plan.outbound.get(from) {
                     Some(outbound) => self.outbound(from.address, outbound, &mut vips)?,
