@@ -96,7 +96,7 @@ pub fn borrow<T: Tables>(t: &T, work: &mut Work) -> Result<(), Reason> {
     // As the other one: see [`commit`].
     let promoted = work.decision.change.kind == ChangeKind::Promote;
     let mut former = NO_RECORD;
-    if promoted {
+    if !is_new {
         // Where the other one has found no room among the flows, this one may have.
         let (own, other) = flow::only(t, &control, CellTable::Flows, &m, &key);
         if other {
@@ -105,8 +105,6 @@ pub fn borrow<T: Tables>(t: &T, work: &mut Work) -> Result<(), Reason> {
         if own != NO_RECORD {
             return Ok(());
         }
-    }
-    if !is_new {
         let found = flow::find(t, &control, CellTable::HalfOpen, &m);
         if work.decision.change.kind == ChangeKind::Touch && found.exists() {
             return Ok(());
