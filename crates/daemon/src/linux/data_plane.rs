@@ -12,7 +12,7 @@
 //! | `entry`, `entry-tc` | the entry programs |
 //! | `programs-N`, `programs-tc-N` | the tail calls of load N; the entry of that load reaches them only through it |
 //!
-//! What is attached to what, [`attach`](super::attach) decides.
+//! What is attached to what, [`super::attach`] decides.
 
 use crate::linux::{attach, bpffs};
 use aya::maps::lpm_trie::{Key, LpmTrie};

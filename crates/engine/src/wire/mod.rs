@@ -50,7 +50,7 @@ pub struct Headers {
     pub ttl: u8,
     /// Type of service, or traffic class.
     pub tos: u8,
-    /// Of SCTP, what its first chunk would be in TCP (see [`chunk_flags`]); else 0.
+    /// Of SCTP, what its first chunk would be in TCP (see `chunk_flags`); else 0.
     pub tcp_flags: u8,
     /// A piece of a packet.
     pub fragment: bool,
