@@ -7,7 +7,9 @@ use aya::maps::{Array, MapData};
 use aya::programs::{TestRun, TestRunAttrs, TestRunOptions, Xdp};
 use marca_testkit::frame;
 use marca_testkit::topology::Namespace;
+use nix::time::{ClockId, clock_gettime};
 use std::cell::RefCell;
+use std::time::Duration;
 
 /// Frames, all alike but for their flows, that leave an interface.
 pub struct Frames<'n> {
@@ -47,8 +49,9 @@ impl Sender {
         Ok(Self { ebpf, template: RefCell::new(template) })
     }
 
-    /// Sends so many, and has whoever gets them do what is to be done with them: instructions.
-    pub fn send(&self, frames: &Frames, count: u32) -> Result<u64> {
+    /// Sends so many, and has whoever gets them do what is to be done with them; nanoseconds of the guest's clock, each an
+    /// instruction.
+    pub fn send(&self, frames: &Frames, count: u32) -> Result<Duration> {
         let template = frames.template.context("frames without flows")?;
         self.template.borrow_mut().set(0, template, 0)?;
         let program: &Xdp = self.ebpf.program(SEND).context("bench_send is missing")?.try_into()?;
@@ -59,9 +62,9 @@ impl Sender {
                 attrs: TestRunAttrs::new().xdp_live_frames(BATCH),
                 ..TestRunOptions::default()
             };
-            let before = instructions();
+            let before = clock()?;
             program.test_run(options).context("send live frames")?;
-            Ok(instructions() - before)
+            Ok(clock()? - before)
         })
     }
 
@@ -71,14 +74,12 @@ impl Sender {
         let few = self.send(frames, BATCH)?;
         let many = self.send(frames, packets + BATCH)?;
         ensure!(many > few, "the clock does not count");
-        Ok((many - few) as f64 / f64::from(packets))
+        Ok((many - few).as_nanos() as f64 / f64::from(packets))
     }
 }
 
-/// That the guest's only processor has executed: where the machine counts them, its time stamp counter does.
-fn instructions() -> u64 {
-    // SAFETY: the instruction only reads a counter, which every x86-64 processor has.
-    unsafe { core::arch::x86_64::_rdtsc() }
+fn clock() -> Result<Duration> {
+    Ok(clock_gettime(ClockId::CLOCK_MONOTONIC)?.into())
 }
 
 const SEND: &str = "bench_send";
