@@ -140,7 +140,7 @@ impl DataPlane {
         Ok(Decision { modes: modes.collect(), why: refused.or(veth) })
     }
 
-    /// Answers why it cannot be done. What was attached natively before stays so for now.
+    /// Answers why it cannot be done. What was attached natively before stays attached: it is the caller who ends it.
     fn attach_natively<'w>(
         &mut self,
         wishes: impl Iterator<Item = &'w Wish>,
