@@ -4,6 +4,7 @@ mod bench;
 mod bpf;
 mod demo;
 mod fuzz;
+mod generate;
 mod guest;
 mod process;
 mod test;
@@ -32,6 +33,8 @@ enum Task {
         #[arg(long, conflicts_with = "check")]
         verify: bool,
     },
+    /// Writes man pages and completions, and whatever else is made from the program's own tables
+    Gen(generate::Options),
     /// Looks for inputs that break a fuzz target, and adds those that reach something new to its corpus
     Fuzz {
         /// A folder of fuzz/corpus
@@ -53,6 +56,7 @@ fn main() -> Result<()> {
         Task::Test => test::test(),
         Task::Bpf { verify: true, .. } => bench::verify(),
         Task::Bpf { check, .. } => bpf::run(check),
+        Task::Gen(options) => generate::run(&options),
         Task::Fuzz { target, seconds } => fuzz::run_target(&target, seconds),
         Task::Guest(guest) => guest::run(guest),
         Task::Bench(bench) => bench::run(bench),

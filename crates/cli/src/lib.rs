@@ -1,0 +1,113 @@
+//! `marca`: the command line. A library for whoever makes pages and completions of it ([`command`]); the program calls
+//! [`main`] and nothing else.
+//!
+//! Exit codes are a contract: 0 done, 1 failed, 2 the command line or the configuration is wrong.
+
+mod check;
+mod decap;
+mod explain;
+mod health;
+mod reload;
+mod run;
+mod status;
+mod stop;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use marca_daemon::place::Place;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// An LVS router: one virtual service is many ports, and a client's connections to all of them meet one real server.
+#[derive(Parser)]
+#[command(name = "marca", version, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs a director until it is told to stop; packets flow on without it
+    Run(run::Options),
+    /// Looks for faults in a configuration, changing nothing
+    Check(check::Options),
+    /// Prints services, real servers and counters
+    Status(status::Options),
+    /// Says where a packet would go, and why
+    Explain(explain::Options),
+    /// Has the daemon read its configuration again; a faulty one changes nothing
+    Reload(reload::Options),
+    /// Says that real servers have failed: their clients move, their connections end as `on_failure` says
+    Fail(health::Options),
+    /// Says that real servers which have failed serve again
+    Restore(health::Options),
+    /// Ends the daemon; with --detach also everything that it has set up
+    Stop(stop::Options),
+    /// Takes packets out of IP-in-IP tunnels, on a real server
+    Decap(decap::Options),
+}
+
+/// Where a director keeps its files.
+#[derive(Args, Clone)]
+struct PlaceOptions {
+    /// Folder of state and lock
+    #[arg(long, value_name = "DIR", default_value = "/run/marca", global = true)]
+    run_dir: PathBuf,
+    /// Folder of programs and maps, in the BPF file system
+    #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf/marca", global = true)]
+    pin_dir: PathBuf,
+}
+
+impl PlaceOptions {
+    fn place(&self) -> Place {
+        Place { run_dir: self.run_dir.clone(), pin_dir: self.pin_dir.clone() }
+    }
+}
+
+/// The command line or the configuration is wrong: exit code 2. The message is complete.
+#[derive(Debug)]
+struct Refused(String);
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Refused {}
+
+/// The command line as a value.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// The program.
+pub fn main() -> ExitCode {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("MARCA_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(std::io::stderr).init();
+    let done = match Cli::parse().command {
+        Command::Run(options) => run::run(&options),
+        Command::Check(options) => check::check(&options),
+        Command::Status(options) => status::status(&options),
+        Command::Explain(options) => explain::explain(&options),
+        Command::Reload(options) => reload::reload(&options),
+        Command::Fail(options) => health::health(&options, false),
+        Command::Restore(options) => health::health(&options, true),
+        Command::Stop(options) => stop::stop(&options),
+        Command::Decap(options) => decap::decap(&options),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => match error.downcast_ref::<Refused>() {
+            Some(refused) => {
+                eprintln!("{refused}");
+                ExitCode::from(2)
+            }
+            None => {
+                eprintln!("marca: {error:#}");
+                ExitCode::FAILURE
+            }
+        },
+    }
+}
