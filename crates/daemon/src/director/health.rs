@@ -1,0 +1,100 @@
+//! Real servers that fail, serve again, or have drained.
+
+use super::{Director, DirectorError};
+use crate::linux::data_plane::since_boot;
+use crate::standings::Meant;
+use marca_config::plan::{Difference, ServicePlan, Standing};
+use marca_tables::ids::service_key;
+use marca_tables::services::{self, Prepared};
+use marca_tables::sweep::forget_clients;
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
+
+impl Director {
+    /// Real servers have failed, or serve again; answers what that changed, a line for each. The event of operators'
+    /// commands, and of health checks.
+    ///
+    /// # Errors
+    /// Nothing has changed.
+    pub fn health(&mut self, servers: &[Meant], up: bool) -> Result<Vec<String>, DirectorError> {
+        let mut standings = self.standings.clone();
+        let (mut services, mut told) = (BTreeSet::new(), BTreeSet::new());
+        for meant in servers {
+            let mut is_known = false;
+            for (index, service) in self.configured.services.iter().enumerate() {
+                for real in service.reals.iter().filter(|real| meant.is(service, real)) {
+                    is_known = true;
+                    let became = match (standings.set_failed(service, real, !up), up) {
+                        (true, true) => "serves again",
+                        (true, false) => "has failed",
+                        (false, true) => "had not failed",
+                        (false, false) => "had failed already",
+                    };
+                    services.insert(index);
+                    told.insert(format!("{}/{} {became}", service.name, real.name));
+                }
+            }
+            if !is_known {
+                return Err(DirectorError::NoServer(meant.to_string()));
+            }
+        }
+        // Whoever comes after a crash must know.
+        self.place.save_standings(&standings)?;
+        let before = std::mem::replace(&mut self.standings, standings);
+        if let Err(error) = self.restand(&services) {
+            self.standings = before;
+            self.place.save_standings(&self.standings)?;
+            return Err(error);
+        }
+        Ok(told.into_iter().collect())
+    }
+
+    /// Real servers of these services stand otherwise.
+    fn restand(&mut self, services: &BTreeSet<usize>) -> Result<(), DirectorError> {
+        let (memory, ids) = (&self.plane.maps.memory, &self.state.ids);
+        let mut difference = Difference::default();
+        let mut plan = Arc::clone(&self.plan);
+        for &index in services {
+            let service = self.standings.of(&self.configured.services[index]);
+            if service != plan.services[index] {
+                difference.changed.push((Some(index), index));
+                Arc::make_mut(&mut plan).services[index] = service;
+            }
+        }
+        let prepared = Prepared::new(memory, &plan, Some(&difference), ids, self.plane.clock)?;
+        prepared.write_reals(memory);
+        prepared.switch(memory);
+        drop(prepared);
+        let changed = difference.changed.iter().map(|&(_, index)| &plan.services[index]);
+        let gone = changed.flat_map(|service| {
+            let gone = service.reals.iter().filter(|real| real.standing != Standing::Serving);
+            gone.filter_map(|real| ids.real(&service.name, service.family, real.address))
+        });
+        forget_clients(memory, &gone.collect());
+        self.plan = plan;
+        Ok(())
+    }
+
+    /// Deadlines of real servers that drain.
+    pub(super) fn end_drains(&mut self) -> Result<(), DirectorError> {
+        let due = self.standings.due(since_boot()?);
+        if due.is_empty() {
+            return Ok(());
+        }
+        self.place.save_standings(&self.standings)?;
+        let (mut services, mut removed) = (BTreeSet::new(), HashSet::new());
+        for due in due {
+            tracing::info!("the time to drain of {} is over", due.key);
+            if due.removed {
+                removed.extend(self.state.ids.real_by_key(&due.key));
+                continue;
+            }
+            let is_its = |service: &ServicePlan| due.key.starts_with(&service_key(&service.name, service.family));
+            services.extend((0..self.plan.services.len()).filter(|&index| is_its(&self.plan.services[index])));
+        }
+        let memory = &self.plane.maps.memory;
+        removed.iter().for_each(|&real| services::end_connections(memory, real));
+        forget_clients(memory, &removed);
+        self.restand(&services)
+    }
+}

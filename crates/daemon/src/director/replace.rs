@@ -1,0 +1,225 @@
+//! Another configuration in the place of the running one: what has to be done, in an order in which packets meet each
+//! service as it was or as it will be.
+
+use super::interfaces::{kept, wishes};
+use super::{Classified, Director, DirectorError};
+use crate::linux::attach::Wish;
+use crate::linux::data_plane::since_boot;
+use crate::linux::network::Interface;
+use marca_config::model::{Config, Limits};
+use marca_config::plan::{Difference, Plan};
+use marca_tables::classifier;
+use marca_tables::ids::Ids;
+use marca_tables::memory::Capacity;
+use marca_tables::services::{self, Prepared};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// What became of a new configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replaced {
+    /// Services, by address family, that are new or otherwise; that are no more; that there are.
+    pub changed: usize,
+    pub gone: usize,
+    pub services: usize,
+    /// Until the tables had it.
+    pub took: Duration,
+    pub findings: Vec<String>,
+    pub warnings: String,
+}
+
+impl fmt::Display for Replaced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { changed, gone, services, took, .. } = self;
+        write!(f, "{services} services, {changed} new or changed, {gone} gone, in {:.1} ms", took.as_secs_f64() * 1e3)
+    }
+}
+
+/// A configuration that has been read and can be put in force. Making it takes no kernel, and with ten thousand services
+/// some time.
+pub struct Wanted {
+    pub(super) config: Config,
+    pub(super) plan: Arc<Plan>,
+    /// From this plan; to be found out while packets are not waiting for it.
+    difference: Option<(Arc<Plan>, Difference)>,
+    pub(super) warnings: String,
+    text: String,
+}
+
+impl Wanted {
+    /// `file` is the name to print.
+    ///
+    /// # Errors
+    /// The file's faults, or that no tables can hold it.
+    pub fn of(file: &str, text: &str) -> Result<Self, DirectorError> {
+        let loaded = marca_config::load(file, text).map_err(DirectorError::Config)?;
+        let plan = Arc::new(Plan::of(&loaded.config)?);
+        let warnings = if loaded.warnings.is_empty() { String::new() } else { loaded.warnings.render(false) };
+        Ok(Self { config: loaded.config, plan, difference: None, warnings, text: text.to_owned() })
+    }
+
+    /// Holds it against the plan that is in force and probably will be when it is put in its place.
+    pub fn against(self, plan: Arc<Plan>) -> Self {
+        let difference = Difference::of(&plan, &self.plan);
+        Self { difference: Some((plan, difference)), ..self }
+    }
+
+    fn take_difference(&mut self, plan: &Arc<Plan>) -> Difference {
+        match self.difference.take() {
+            Some((known, difference)) if Arc::ptr_eq(&known, plan) => difference,
+            _ => Difference::of(plan, &self.plan),
+        }
+    }
+}
+
+impl Director {
+    /// Puts another configuration in the place of the running one. Packets meet each service as it was or as it will be,
+    /// and those that are the same are not touched.
+    ///
+    /// # Errors
+    /// A bad configuration changes nothing.
+    pub async fn replace(&mut self, file: &str, text: &str) -> Result<Replaced, DirectorError> {
+        self.put(Wanted::of(file, text)?).await
+    }
+
+    /// [`replace`](Self::replace) for one that has been read elsewhere.
+    pub async fn put(&mut self, mut wanted: Wanted) -> Result<Replaced, DirectorError> {
+        let began = Instant::now();
+        let (mut standings, now) = (self.standings.clone(), since_boot()?);
+        standings.settle(&wanted.plan, now);
+        let configured = Arc::clone(&wanted.plan);
+        if standings.alter() {
+            wanted.plan = Arc::new(standings.apply(&configured));
+            wanted.difference = None;
+        }
+        let interfaces = self.known_interfaces(&wanted.config).await?;
+        let capacity = self.plane.maps.memory.capacity;
+        if !capacity.holds(&wanted.plan) {
+            return Err(DirectorError::TooSmall);
+        }
+        let difference = wanted.take_difference(&self.plan);
+        let leaving = leaving(&self.state.ids);
+        let unknown: Vec<usize> =
+            difference.changed.iter().filter(|(before, _)| before.is_none()).map(|&(_, index)| index).collect();
+        let plans = (&*self.plan, &*wanted.plan);
+        let new = self.state.ids.replace(plans, &difference, capacity.services, capacity.reals)?;
+        if let Err(error) = self.put_tables(&wanted, &difference, &interfaces, &new).await {
+            // Numbers that were there find room again.
+            let (plans, back) = ((&*wanted.plan, &*self.plan), Difference::of(&wanted.plan, &self.plan));
+            self.state.ids.replace(plans, &back, capacity.services, capacity.reals)?;
+            return Err(error);
+        }
+        let took = began.elapsed();
+        standings.part(&configured, &self.plan, &self.state.ids, now);
+        self.plan = wanted.plan;
+        (self.configured, self.standings) = (configured, standings);
+        let mut replaced = Replaced {
+            changed: difference.changed.len(),
+            gone: difference.gone.len(),
+            services: self.plan.services.len(),
+            took,
+            findings: Vec::new(),
+            warnings: wanted.warnings,
+        };
+        replaced.findings.extend(limits_that_wait(&wanted.config.router.limits, &capacity));
+        // The tables have it; what fails now is told, and tried again by the next reload or start.
+        let mut failed = |what: Result<(), DirectorError>| {
+            what.err().into_iter().for_each(|error| replaced.findings.push(format!("in force, but: {error}")));
+        };
+        let numbers = numbers(&self.state.ids, &self.plan, &unknown);
+        failed(self.plane.maps.clear_refused(&numbers).map_err(DirectorError::from));
+        failed(self.place.save_standings(&self.standings).map_err(DirectorError::from));
+        if leaving != self::leaving(&self.state.ids) {
+            failed(self.place.save_state(&self.state).map_err(DirectorError::from));
+        }
+        failed(self.set_sysctls(&wanted.config));
+        let wishes = wishes(&wanted.config, &interfaces);
+        if !self.is_attached(&wishes) {
+            failed(self.attach(&wishes).map(drop));
+        }
+        failed(self.put_vips(&wanted.config, &interfaces).await);
+        failed(self.place.save_running(&wanted.text).map_err(DirectorError::from));
+        replaced.findings.extend(self.findings(&interfaces));
+        Ok(replaced)
+    }
+
+    /// Everything that may fail comes first; then the tables, as [`Prepared`] says.
+    async fn put_tables(
+        &mut self,
+        wanted: &Wanted,
+        difference: &Difference,
+        interfaces: &[Interface],
+        new: &[u32],
+    ) -> Result<(), DirectorError> {
+        let Self { plane, state, network, hops, .. } = self;
+        let (ids, clock) = (&state.ids, plane.clock);
+        let prepared = Prepared::new(&plane.maps.memory, &wanted.plan, Some(difference), ids, clock)?;
+        let classified = Classified::of(&plane.maps.memory, ids, interfaces);
+        let half = if difference.classifier || self.classified != classified {
+            let half = classifier::write(&plane.maps.memory, &wanted.plan, ids, &classified.interfaces)?;
+            plane.maps.write_prefixes(half.half, &half.prefixes)?;
+            Some(half)
+        } else {
+            None
+        };
+        plane.maps.clear_traffic(new)?;
+        // Whoever comes after a crash must know what carries a number.
+        if !new.is_empty() {
+            self.place.save_state(state)?;
+        }
+        let wishes = wishes(&wanted.config, interfaces);
+        let is_new = |wish: &&Wish| !state.attached.iter().any(|attached| attached.interface == wish.interface);
+        if wishes.iter().any(|wish| is_new(&wish)) {
+            let attached = kept(&state.attached);
+            let both = attached.iter().chain(wishes.iter().filter(is_new)).cloned();
+            if let Err(error) = plane.attach(&both.collect::<Vec<_>>()) {
+                plane.attach(&attached)?;
+                return Err(error.into());
+            }
+        }
+        prepared.write_reals(&plane.maps.memory);
+        let silent: BTreeSet<(u32, IpAddr)> = hops.unresolved().into_iter().collect();
+        hops.replace(network, (&*self.plan, &*wanted.plan), difference, ids, interfaces).await;
+        hops.write_changed(&plane.maps.memory, &wanted.plan, difference, ids);
+        self.wait_for_neighbours(NEIGHBOUR_PATIENCE_OF_RELOADS, &silent).await;
+        let memory = &self.plane.maps.memory;
+        prepared.switch(memory);
+        if let Some(half) = half {
+            classifier::switch(memory, &half);
+            self.classified = classified;
+        }
+        services::end_leaving(memory, &self.state.ids);
+        Ok(())
+    }
+}
+
+/// How long a reload waits for those that are new.
+const NEIGHBOUR_PATIENCE_OF_RELOADS: Duration = Duration::from_millis(40);
+
+pub(super) fn numbers(ids: &Ids, plan: &Plan, services: &[usize]) -> Vec<u32> {
+    let services = services.iter().map(|&index| &plan.services[index]);
+    services.filter_map(|service| ids.service(&service.name, service.family)).collect()
+}
+
+/// Real servers that are no longer in the plan, for whoever asks for the director's state.
+fn leaving(ids: &Ids) -> BTreeSet<String> {
+    ids.leaving().map(|(key, _)| key.to_owned()).collect()
+}
+
+/// Limits that the tables, being there, do not follow.
+fn limits_that_wait(limits: &Limits, capacity: &Capacity) -> Vec<String> {
+    let limits = [
+        ("flows", limits.flows, capacity.flows),
+        ("half_open", limits.half_open, capacity.half_open),
+        ("templates", limits.templates, capacity.templates),
+    ];
+    let differing = limits.into_iter().filter(|(_, wanted, is)| wanted.next_power_of_two() != *is);
+    differing
+        .map(|(name, wanted, is)| {
+            format!("limits.{name} is {is} in the running tables; {wanted} takes `marca stop --detach` and a new start")
+        })
+        .collect()
+}
