@@ -3,7 +3,8 @@
 use crate::Reader;
 use crate::director::{Director, SMALL};
 use marca_config::model::Config;
-use marca_engine::layout::{TCP, UDP, V4};
+use marca_engine::decap::{Policy, decapsulate};
+use marca_engine::layout::{Address, TCP, UDP, V4};
 use marca_engine::wire::{self, Headers};
 use marca_engine::{Action, Packet, Reason};
 use marca_tables::{Capacity, Frame};
@@ -28,16 +29,39 @@ const OTHERWISE: &[(&str, &str)] = &[
     (r#"scheduler = "sh""#, r#"scheduler = "maglev""#),
     (r#"persist = "5m""#, r#"persist = { timeout = "30s", netmask = "/24" }"#),
     ("target = 3128", "target = 3129"),
+    (r#"scheduler = "lblcr""#, r#"scheduler = "lblc""#),
+    ("upper = 4, lower = 2", "upper = 1"),
+    (r#"source = ["10.0.0.100-10.0.0.101", "fd00::100"]"#, r#"source = ["10.0.0.101-10.0.0.102", "fd00::101"]"#),
+    (r#"forward = { tunnel = "gue", port = 6080, checksum = true }"#, r#"forward = "gre""#),
+    ("connections = 2, burst = 4", "connections = 1000"),
+    (r#"passive = "20000-20100""#, r#"passive = "1024-65535""#),
 ];
 
-const CAPACITY: Capacity =
-    Capacity { services: 32, flows: 256, half_open: 256, templates: 256, slots: 1 << 13, ..SMALL };
+/// Real servers that fail and serve again.
+const FAILING: [(&str, &str, &str); 4] = [
+    ("nat", "10.0.0.11", "fd00::11"),
+    ("full", "10.0.0.22", "fd00::22"),
+    ("tunnels", "10.0.0.24", "fd00::24"),
+    ("files", "10.0.0.32", "fd00::32"),
+];
+
+const CAPACITY: Capacity = Capacity {
+    services: 64,
+    slots: 1 << 15,
+    reals: 128,
+    flows: 256,
+    half_open: 256,
+    templates: 256,
+    ..SMALL
+};
 
 /// Each frame: a byte of interface (bits 0 and 1) and of passing time (the rest, in ticks; 63: a sweep as well; 62 and 61:
-/// the other configuration by a reload or a restart), two of length, and itself.
+/// the other configuration by a reload or a restart; 60: one of four real servers fails, or serves again), two of
+/// length, and itself.
 pub fn frames(data: &[u8]) {
     let mut director = Director::with(CAPACITY, &CONFIGURATIONS[0]);
     let mut force = 0;
+    let mut serves = [true; FAILING.len()];
     let mut reader = Reader(data);
     while !reader.is_empty() {
         let what = reader.byte();
@@ -54,14 +78,25 @@ pub fn frames(data: &[u8]) {
                 force ^= 1;
                 director.start(&CONFIGURATIONS[force]);
             }
+            60 => {
+                let number = usize::from(what & 3);
+                let (service, v4, v6) = FAILING[number];
+                serves[number] = !serves[number];
+                let addresses = [v4.parse().unwrap(), v6.parse().unwrap()];
+                director.health(&CONFIGURATIONS[force], service, addresses, serves[number]);
+            }
             _ => {}
         }
         let (outcome, after) = director.process(before.to_vec(), u32::from(what & 3));
         assert_ne!(outcome.reason, Reason::Inconsistent, "a packet alone makes no tables contradict each other");
         match outcome.reason {
-            Reason::Nat | Reason::Reply | Reason::ErrorToClient | Reason::FtpAnnounced | Reason::FtpUnfollowed => {
-                assert_same_faults(before, &after)
-            }
+            Reason::Nat
+            | Reason::FullNat
+            | Reason::Reply
+            | Reason::ErrorToClient
+            | Reason::FtpAnnounced
+            | Reason::FtpUnfollowed => assert_same_faults(before, &after),
+            Reason::Tunnel => assert_same_inside(before, &after),
             // By direct routing or NAT; a tunnel's is longer.
             Reason::ErrorToServer if before.len() == after.len() => assert_same_faults(before, &after),
             reason if reason.action() != Action::Send && reason != Reason::Decapsulated => {
@@ -78,6 +113,52 @@ pub(crate) fn assert_same_faults(before: &[u8], after: &[u8]) {
     assert_eq!(before.len(), after.len());
     let (before, after) = (Sums::of(before), Sums::of(after));
     assert_eq!(before, after);
+}
+
+/// What a real server takes out of a tunnel is what the client has sent, but for its time to live, and where the link header
+/// leads to.
+fn assert_same_inside(before: &[u8], after: &[u8]) {
+    let mut frame = Frame::new(after.to_vec(), 1);
+    assert_eq!(decapsulate(&mut frame, &Anybody(gue_port(after))), Reason::Decapsulated);
+    let aged = |bytes: &[u8]| {
+        let (mut packet, h) = (bytes[ETHERNETS..].to_vec(), wire::network(&Frame::new(bytes.to_vec(), 1)).unwrap());
+        let l3 = usize::from(h.l3) - ETHERNETS;
+        if h.family == V4 {
+            assert!(bytes[ETHERNETS..].len() >= l3 + 20);
+            // Time to live, and the checksum that covers it.
+            [8, 10, 11].iter().for_each(|at| packet[l3 + at] = 0);
+        } else {
+            packet[l3 + 7] = 0;
+        }
+        (packet, h.ttl)
+    };
+    let ((sent, ttl), (arrived, left)) = (aged(before), aged(&frame.bytes));
+    assert_eq!(arrived, sent);
+    assert_eq!(left + 1, ttl);
+    assert_same_faults(before, &frame.bytes);
+}
+
+/// MAC addresses.
+const ETHERNETS: usize = 12;
+
+/// A real server that takes everything out.
+struct Anybody(u16);
+
+impl Policy for Anybody {
+    fn accepts(&self, _: u8, _: &Address, _: &Address) -> bool {
+        true
+    }
+
+    fn gue_port(&self) -> u16 {
+        self.0
+    }
+}
+
+/// Of a frame in a tunnel, if it is one of GUE.
+fn gue_port(frame: &[u8]) -> u16 {
+    let frame = Frame::new(frame.to_vec(), 1);
+    let h = wire::network(&frame).unwrap();
+    frame.read::<2>(usize::from(h.l4) + 2).map_or(0, u16::from_be_bytes)
 }
 
 /// Ones' complement sums: 0xffff where the checksum is right.
