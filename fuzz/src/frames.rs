@@ -45,15 +45,8 @@ const FAILING: [(&str, &str, &str); 4] = [
     ("files", "10.0.0.32", "fd00::32"),
 ];
 
-const CAPACITY: Capacity = Capacity {
-    services: 64,
-    slots: 1 << 15,
-    reals: 128,
-    flows: 256,
-    half_open: 256,
-    templates: 256,
-    ..SMALL
-};
+const CAPACITY: Capacity =
+    Capacity { services: 64, slots: 1 << 15, reals: 128, flows: 256, half_open: 256, templates: 256, ..SMALL };
 
 /// Each frame: a byte of interface (bits 0 and 1) and of passing time (the rest, in ticks; 63: a sweep as well; 62 and 61:
 /// the other configuration by a reload or a restart; 60: one of four real servers fails, or serves again), two of
