@@ -1,8 +1,9 @@
 //! `marca fail` and `marca restore`.
 
-use crate::{PlaceOptions, Refused};
-use anyhow::{Context, Result, bail};
-use marca_daemon::control::{Answer, Request, ask};
+use crate::{PlaceOptions, api};
+use anyhow::Result;
+use marca_daemon::api::Done;
+use serde_json::json;
 
 #[derive(clap::Args)]
 pub struct Options {
@@ -15,17 +16,8 @@ pub struct Options {
 
 /// Tells the daemon that real servers have failed, or serve again (`up`).
 pub fn health(options: &Options, up: bool) -> Result<()> {
-    let place = options.place.place();
-    let Some(pid) = place.running_daemon()? else { bail!("no daemon runs here (start one with `marca run`)") };
-    let request = Request::Health { servers: options.servers.clone(), up };
-    let answer = ask(&place, &request)
-        .with_context(|| format!("ask the daemon, process {pid}, by {}", place.control_socket().display()))?;
-    match answer {
-        Answer::Done(text) => {
-            println!("{text}");
-            Ok(())
-        }
-        Answer::Refused(text) => Err(Refused(format!("marca: {text}")).into()),
-        Answer::Failed(text) => bail!("{text}"),
-    }
+    let path = if up { "/v1/restore" } else { "/v1/fail" };
+    let done: Done = api::post(&options.place, path, &json!({ "servers": options.servers }))?;
+    println!("{}", done.lines.join("\n"));
+    Ok(())
 }

@@ -3,6 +3,7 @@
 //!
 //! Exit codes are a contract: 0 done, 1 failed, 2 the command line or the configuration is wrong.
 
+mod api;
 mod check;
 mod decap;
 mod explain;

@@ -1,12 +1,9 @@
 //! `marca reload`.
 
-use crate::{PlaceOptions, Refused};
-use anyhow::{Context, Result, bail};
-use marca_daemon::linux::data_plane::since_boot;
-use marca_daemon::place::ReloadOutcome;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use std::time::{Duration, Instant};
+use crate::{PlaceOptions, Refused, api};
+use anyhow::{Result, bail};
+use marca_daemon::api::Reloaded;
+use marca_daemon::api::client::{Client, ClientError};
 
 #[derive(clap::Args)]
 pub struct Options {
@@ -14,35 +11,27 @@ pub struct Options {
     place: PlaceOptions,
 }
 
-/// How long a daemon has to read its file and put it in force.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Has the daemon read its configuration again, and waits for what becomes of it.
+/// Has the daemon read its configuration again, and says what became of it.
 pub fn reload(options: &Options) -> Result<()> {
-    let place = options.place.place();
-    let Some(pid) = place.running_daemon()? else { bail!("no daemon runs here (start one with `marca run`)") };
-    // Only what began after this has seen the file as it is now.
-    let asked = since_boot()?;
-    let process = Pid::from_raw(i32::try_from(pid).context("a process id")?);
-    kill(process, Signal::SIGHUP).with_context(|| format!("tell process {pid} to read its configuration"))?;
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(reloaded) = place.reloaded()?.filter(|reloaded| reloaded.began >= asked) {
-            return match reloaded.outcome {
-                ReloadOutcome::InForce => {
-                    println!("{}", reloaded.text);
-                    Ok(())
-                }
-                ReloadOutcome::Faulty => Err(Refused(format!("{}\nmarca: nothing was changed", reloaded.text)).into()),
-                ReloadOutcome::Failed => bail!("{}; nothing was changed", reloaded.text),
-            };
+    let client = Client::new(&options.place.place());
+    match api::wait(client.post("/v1/reload", &()))? {
+        Ok(reloaded) => {
+            println!("{}", told(&reloaded));
+            Ok(())
         }
-        if place.running_daemon()?.is_none() {
-            bail!("the daemon, process {pid}, has ended meanwhile");
-        }
-        if Instant::now() > deadline {
-            bail!("process {pid} has not answered in {} s", PATIENCE.as_secs());
-        }
-        std::thread::sleep(Duration::from_millis(5));
+        Err(error) if error.is_refusal() => Err(Refused(format!("{error}\nmarca: nothing was changed")).into()),
+        Err(error @ ClientError::Problem(_)) => bail!("{error}; nothing was changed"),
+        Err(error) => Err(error.into()),
     }
+}
+
+fn told(reloaded: &Reloaded) -> String {
+    let Reloaded { services, changed, gone, milliseconds, warnings, findings } = reloaded;
+    let warnings = Some(warnings.trim_end()).filter(|warnings| !warnings.is_empty());
+    let mut lines: Vec<String> = warnings.into_iter().map(str::to_owned).collect();
+    lines.extend(findings.iter().cloned());
+    lines.push(format!(
+        "reloaded: {services} services, {changed} new or changed, {gone} gone, in {milliseconds:.1} ms"
+    ));
+    lines.join("\n")
 }

@@ -1,6 +1,6 @@
 //! `marca status`.
 
-use crate::PlaceOptions;
+use crate::{PlaceOptions, api};
 use anyhow::Result;
 use comfy_table::{CellAlignment, Table, presets};
 use marca_daemon::status::{
@@ -19,7 +19,11 @@ pub struct Options {
 }
 
 pub fn status(options: &Options) -> Result<()> {
-    let status = Running::open(&options.place.place())?.status();
+    // The kernel's tables go on counting while no daemon runs.
+    let status = match api::get(&options.place, "/v1/status")? {
+        Some(status) => status,
+        None => Running::open(&options.place.place())?.status(),
+    };
     let text = if options.json { serde_json::to_string_pretty(&status)? } else { render(&status) };
     match writeln!(std::io::stdout(), "{text}") {
         // A reader that has seen enough is not a fault.
@@ -74,7 +78,7 @@ fn head(service: &ServiceStatus) -> Vec<String> {
 /// A real server that has been removed.
 fn leaving(server: &LeavingStatus) -> String {
     let LeavingStatus { name, active, inactive, .. } = server;
-    format!("   removed: {name}, {} ({active} active, {inactive} inactive)", state(server.state, server.seconds_left))
+    format!("   removed: {name}, {} ({active} active, {inactive} inactive)", state(&server.state, server.seconds_left))
 }
 
 /// With the time that is left.
@@ -88,7 +92,7 @@ fn state(state: &str, seconds_left: Option<u64>) -> String {
 }
 
 fn state_of(server: &ServerStatus) -> String {
-    state(server.state, server.seconds_left)
+    state(&server.state, server.seconds_left)
 }
 
 fn servers(service: &ServiceStatus) -> Table {

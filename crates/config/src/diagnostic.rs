@@ -89,6 +89,11 @@ impl Diagnostics {
         Self { file: file.into(), text: text.into(), list }
     }
 
+    /// The name of the file.
+    pub fn file(&self) -> &str {
+        &self.file
+    }
+
     pub fn iter(&self) -> std::slice::Iter<'_, Diagnostic> {
         self.list.iter()
     }

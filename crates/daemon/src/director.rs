@@ -73,7 +73,9 @@ pub enum DirectorError {
     #[error("no service has a real server `{0}`: `marca status` lists them")]
     NoServer(String),
     #[error("listen for requests: {0}")]
-    Control(io::Error),
+    Api(io::Error),
+    #[error("read the configuration: {0}")]
+    Reading(String),
     #[error("draw a random number: {0}")]
     Random(io::Error),
     #[error("listen for signals: {0}")]

@@ -5,7 +5,7 @@
 //! | [`place`] | where a director keeps its files and pins; what it must remember to be taken away again |
 //! | [`director`] | from a configuration to a running data plane, and what has to be kept up while it runs |
 //! | [`standings`] | which real servers have failed, and whose time to drain runs |
-//! | [`control`] | what operators ask of a running daemon |
+//! | [`api`] | what operators and programs ask of a running daemon |
 //! | [`hops`] | the way to each real server: interface, MAC addresses, tunnel source |
 //! | [`vips`] | VIPs on the outside interfaces, and their announcements |
 //! | [`forwarding`] | the sysctls that routing replies needs |
@@ -15,7 +15,7 @@
 //! | [`status`] | what a director counts, for people and programs |
 //! | [`linux`] | the kernel's interfaces |
 
-pub mod control;
+pub mod api;
 pub mod director;
 pub mod forwarding;
 pub mod hops;

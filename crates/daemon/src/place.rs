@@ -10,7 +10,6 @@ use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 /// A director's folders. Two directors on one host (in two network namespaces) have two places.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,26 +81,6 @@ pub struct ChangedSysctl {
     pub before: String,
 }
 
-/// What became of a reload: for whoever asked for it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reloaded {
-    /// When the daemon began to read the file, since boot.
-    pub began: Duration,
-    /// Whether it is in force.
-    pub outcome: ReloadOutcome,
-    /// For people: findings and warnings, or why not.
-    pub text: String,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum ReloadOutcome {
-    InForce,
-    /// The file is faulty; nothing has changed.
-    Faulty,
-    /// It could not be put in force.
-    Failed,
-}
-
 /// Held while a daemon runs.
 pub struct Lock(#[expect(dead_code, reason = "the kernel lets go of the lock when the file closes")] Flock<File>);
 
@@ -112,10 +91,6 @@ impl Place {
 
     fn running_file(&self) -> PathBuf {
         self.run_dir.join("running.toml")
-    }
-
-    fn reload_file(&self) -> PathBuf {
-        self.run_dir.join("reload.json")
     }
 
     fn standings_file(&self) -> PathBuf {
@@ -208,28 +183,9 @@ impl Place {
         replace(&self.running_file(), text.as_bytes())
     }
 
-    /// The last reload, if there was one.
-    pub fn reloaded(&self) -> Result<Option<Reloaded>, PlaceError> {
-        let path = self.reload_file();
-        match fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .map(Some)
-                .map_err(|e| PlaceError::new("understand", &path, io::Error::other(e.to_string()))),
-            Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(cause) => Err(PlaceError::new("read", &path, cause)),
-        }
-    }
-
-    pub fn save_reloaded(&self, reloaded: &Reloaded) -> Result<(), PlaceError> {
-        let path = self.reload_file();
-        let text = serde_json::to_vec(reloaded)
-            .map_err(|e| PlaceError::new("write", &path, io::Error::other(e.to_string())))?;
-        replace(&path, &text)
-    }
-
     /// Forgets everything, once nothing of it is left on the host.
     pub fn clear(&self) -> Result<(), PlaceError> {
-        let files = [self.state_file(), self.standings_file(), self.running_file(), self.reload_file()];
+        let files = [self.state_file(), self.standings_file(), self.running_file()];
         for path in files.into_iter().chain([self.control_socket(), self.lock_file()]) {
             match fs::remove_file(&path) {
                 Err(cause) if cause.kind() != io::ErrorKind::NotFound => {

@@ -1,16 +1,16 @@
 //! The event loop: one task owns the director, everything else is an event to it.
 
-use crate::control::{Answer, Asked, Control, Request};
+use crate::api::ask::{Done, Reloaded, Reply};
+use crate::api::{Api, Asked, Events, Kind, Problem};
 use crate::director::{Director, DirectorError, Replaced, Started, TICK, Wanted};
-use crate::linux::data_plane::since_boot;
 use crate::linux::network::Changes;
-use crate::place::{Place, ReloadOutcome, Reloaded};
+use crate::place::Place;
 use crate::standings::Meant;
 use marca_config::plan::Plan;
 use std::fs;
+use std::mem;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::{JoinHandle, spawn_blocking};
 
@@ -26,12 +26,12 @@ pub async fn run(place: Place, file: &Path, text: &str, ready: impl FnOnce(&Star
     let mut terminate = signal(SignalKind::terminate()).map_err(DirectorError::Signal)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(DirectorError::Signal)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(DirectorError::Signal)?;
-    let mut control = Control::open(&place).map_err(DirectorError::Control)?;
-    let (mut director, started) = Director::start(place.clone(), &file.display().to_string(), text).await?;
+    let mut api = Api::open(&place).map_err(DirectorError::Api)?;
+    let (mut director, started) = Director::start(place, &file.display().to_string(), text).await?;
     ready(&started);
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut reading: Option<JoinHandle<Read>> = None;
+    let mut reloads = Reloads::default();
     loop {
         tokio::select! {
             change = changes.next() => match change {
@@ -43,20 +43,14 @@ pub async fn run(place: Place, file: &Path, text: &str, ready: impl FnOnce(&Star
                     tracing::error!("{error}");
                 }
             }
-            asked = control.next() => answer(&mut director, asked),
-            // While one is being read the next one waits.
-            _ = hangup.recv(), if reading.is_none() => {
-                let (file, plan) = (file.to_owned(), director.plan());
-                reading = Some(spawn_blocking(move || Read::of(&file, plan)));
-            }
-            read = async { reading.as_mut().expect("the branch is on while there is one").await },
-                if reading.is_some() =>
-            {
-                reading = None;
-                match read {
-                    Ok(read) => reload(&mut director, &place, read).await,
-                    Err(error) => tracing::error!("read the configuration: {error}"),
-                }
+            asked = api.next() => match asked {
+                Asked::Reload { reply } => reloads.ask(file, &director, Some(reply)),
+                asked => answer(&mut director, api.events(), asked),
+            },
+            _ = hangup.recv() => reloads.ask(file, &director, None),
+            read = reloads.read() => {
+                reload(&mut director, api.events(), read, reloads.done()).await;
+                reloads.go_on(file, &director);
             }
             _ = terminate.recv() => return Ok(()),
             _ = interrupt.recv() => return Ok(()),
@@ -64,64 +58,127 @@ pub async fn run(place: Place, file: &Path, text: &str, ready: impl FnOnce(&Star
     }
 }
 
-/// A file that was read beside the event loop: with thousands of services that takes long.
-struct Read {
-    began: Duration,
-    wanted: Result<Wanted, DirectorError>,
+/// Files that are read beside the event loop, one at a time: with thousands of services that takes long.
+#[derive(Default)]
+struct Reloads {
+    reading: Option<JoinHandle<Result<Wanted, DirectorError>>>,
+    /// Who hears of it.
+    replies: Vec<Reply<Reloaded>>,
+    /// The file may be another one since it was read, and who hears of the next reading.
+    again: bool,
+    next: Vec<Reply<Reloaded>>,
 }
 
-impl Read {
-    fn of(file: &Path, plan: Arc<Plan>) -> Self {
-        let began = since_boot().unwrap_or_default();
-        let name = file.display().to_string();
-        let text = fs::read_to_string(file).map_err(|cause| DirectorError::Read { file: name.clone(), cause });
-        let wanted = text.and_then(|text| Wanted::of(&name, &text));
-        Self { began, wanted: wanted.map(|wanted| wanted.against(plan)) }
+impl Reloads {
+    /// Reads the file now, or once more when it has been read.
+    fn ask(&mut self, file: &Path, director: &Director, reply: Option<Reply<Reloaded>>) {
+        self.again = true;
+        self.next.extend(reply);
+        if self.reading.is_none() {
+            self.go_on(file, director);
+        }
+    }
+
+    fn go_on(&mut self, file: &Path, director: &Director) {
+        if !mem::take(&mut self.again) {
+            return;
+        }
+        self.replies = mem::take(&mut self.next);
+        let (file, plan) = (file.to_owned(), director.plan());
+        self.reading = Some(spawn_blocking(move || read(&file, plan)));
+    }
+
+    /// The next file that has been read.
+    async fn read(&mut self) -> Result<Wanted, DirectorError> {
+        let Some(reading) = &mut self.reading else { return std::future::pending().await };
+        let read = reading.await;
+        self.reading = None;
+        read.unwrap_or_else(|error| Err(DirectorError::Reading(error.to_string())))
+    }
+
+    /// Who hears of what was read last.
+    fn done(&mut self) -> Vec<Reply<Reloaded>> {
+        mem::take(&mut self.replies)
     }
 }
 
-fn answer(director: &mut Director, asked: Asked) {
-    let answer = match &asked.request {
-        Request::Health { servers, up } => {
-            let servers: Vec<Meant> = servers.iter().map(|text| Meant::of(text)).collect();
-            match director.health(&servers, *up) {
-                Ok(told) => {
-                    told.iter().for_each(|line| tracing::info!("{line}"));
-                    Answer::Done(told.join("\n"))
-                }
-                Err(error @ DirectorError::NoServer(_)) => Answer::Refused(error.to_string()),
-                Err(error) => Answer::Failed(error.to_string()),
-            }
-        }
-    };
-    // Whoever has asked may be gone.
-    let _ = asked.answer.send(answer);
+fn read(file: &Path, plan: Arc<Plan>) -> Result<Wanted, DirectorError> {
+    let name = file.display().to_string();
+    let text = fs::read_to_string(file).map_err(|cause| DirectorError::Read { file: name.clone(), cause });
+    let wanted = text.and_then(|text| Wanted::of(&name, &text));
+    wanted.map(|wanted| wanted.against(plan))
 }
 
-async fn reload(director: &mut Director, place: &Place, read: Read) {
-    let replaced = match read.wanted {
+fn answer(director: &mut Director, events: &Events, asked: Asked) {
+    match asked {
+        Asked::Health { servers, up, reply } => {
+            let meant: Vec<Meant> = servers.iter().map(|text| Meant::of(text)).collect();
+            let done = director.health(&meant, up).map(|lines| {
+                lines.iter().for_each(|line| tell(events, Kind::Health, line));
+                Done { lines }
+            });
+            // Whoever has asked may be gone.
+            let _ = reply.send(done.map_err(|error| of_servers(&error, &servers)));
+        }
+        Asked::Reload { .. } => unreachable!("the event loop sees to these"),
+    }
+}
+
+/// A problem with one of these servers.
+fn of_servers(error: &DirectorError, servers: &[String]) -> Problem {
+    let problem = Problem::from(error);
+    match error {
+        DirectorError::NoServer(name) => match servers.iter().position(|server| server == name) {
+            Some(index) => problem.at(format!("/servers/{index}")),
+            None => problem,
+        },
+        _ => problem,
+    }
+}
+
+/// In the log and to listeners; a line begins with the server that it is about, `shop/web1`.
+fn tell(events: &Events, kind: Kind, line: &str) {
+    tracing::info!("{line}");
+    let about = line.split(' ').next().and_then(|word| word.split_once('/'));
+    events.tell(kind, (about.map(|about| about.0), about.map(|about| about.1)), line);
+}
+
+async fn reload(
+    director: &mut Director,
+    events: &Events,
+    read: Result<Wanted, DirectorError>,
+    replies: Vec<Reply<Reloaded>>,
+) {
+    let replaced = match read {
         Ok(wanted) => director.put(wanted).await,
         Err(error) => Err(error),
     };
-    let (outcome, text) = match replaced {
+    let answer = match replaced {
         Ok(replaced) => {
             tracing::info!("configuration replaced: {replaced}");
-            (ReloadOutcome::InForce, told(&replaced))
+            events.tell(Kind::Reload, (None, None), format!("configuration replaced: {replaced}"));
+            Ok(reloaded(replaced))
         }
         Err(error) => {
             tracing::error!("{error}\nnothing was changed");
-            let faulty = matches!(error, DirectorError::Config(_) | DirectorError::Plan(_));
-            (if faulty { ReloadOutcome::Faulty } else { ReloadOutcome::Failed }, error.to_string())
+            let text = error.to_string();
+            let headline = text.lines().next().unwrap_or_default();
+            events.tell(Kind::Reload, (None, None), format!("nothing was changed: {headline}"));
+            Err(Problem::from(&error))
         }
     };
-    if let Err(error) = place.save_reloaded(&Reloaded { began: read.began, outcome, text }) {
-        tracing::error!("{error}");
+    for reply in replies {
+        let _ = reply.send(answer.clone());
     }
 }
 
-fn told(replaced: &Replaced) -> String {
-    let warnings = replaced.warnings.trim_end();
-    let lines = [warnings].into_iter().filter(|warnings| !warnings.is_empty());
-    let lines = lines.chain(replaced.findings.iter().map(String::as_str)).map(str::to_owned);
-    lines.chain([format!("reloaded: {replaced}")]).collect::<Vec<_>>().join("\n")
+fn reloaded(replaced: Replaced) -> Reloaded {
+    Reloaded {
+        services: replaced.services,
+        changed: replaced.changed,
+        gone: replaced.gone,
+        milliseconds: replaced.took.as_secs_f64() * 1e3,
+        warnings: replaced.warnings,
+        findings: replaced.findings,
+    }
 }

@@ -12,9 +12,10 @@ use marca_tables::ids::{Ids, service_key};
 use marca_tables::memory::Memory;
 use marca_tables::services::Clock;
 use marca_tables::sweep::count_valid;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use utoipa::ToSchema;
 
 /// A director that runs, or whose data plane does, opened for reading.
 pub struct Running {
@@ -66,11 +67,11 @@ impl Running {
                 .state
                 .attached
                 .iter()
-                .map(|a| InterfaceStatus { name: a.interface.clone(), attached: a.mode.name(), why: a.why.clone() })
+                .map(|a| InterfaceStatus { name: a.interface.clone(), attached: a.mode.name().into(), why: a.why.clone() })
                 .collect(),
             services: self.config.services.iter().map(|service| self.service(service)).collect(),
             tables: tables(memory),
-            reasons: self.maps.reasons().into_iter().map(|(reason, packets)| (reason.label(), packets)).collect(),
+            reasons: self.maps.reasons().into_iter().map(|(reason, packets)| (reason.label().into(), packets)).collect(),
         }
     }
 
@@ -99,11 +100,11 @@ impl Running {
             name: service.name.clone(),
             vips: vips.vips().to_vec(),
             ports: selector,
-            scheduler: service.scheduler.name(),
+            scheduler: service.scheduler.name().into(),
             scheduler_flags: flags(service),
-            udp: service.udp.name(),
+            udp: service.udp.name().into(),
             persist_seconds: service.persistence.map(|p| p.timeout.as_secs()),
-            forward: service.forward.name(),
+            forward: service.forward.name().into(),
             rate_limited,
             traffic,
             servers,
@@ -125,7 +126,7 @@ impl Running {
                 Some(LeavingStatus {
                     name: removed.map_or_else(called, |removed| removed.name.clone()),
                     address,
-                    state: if real.flags & real_flags::DOWN != 0 { "ending" } else { "leaving" },
+                    state: if real.flags & real_flags::DOWN != 0 { "ending" } else { "leaving" }.into(),
                     seconds_left: removed.and_then(seconds_left),
                     active,
                     inactive,
@@ -159,12 +160,12 @@ impl Running {
         ServerStatus {
             name: real.name.clone(),
             addresses: real.address.into_iter().collect(),
-            forward: real.forward.name(),
+            forward: real.forward.name().into(),
             weight: real.weight,
             upper: real.upper,
             lower: real.lower,
             overloaded: number.and_then(|n| self.maps.memory.loads.at(n)).is_some_and(threshold::is_overloaded),
-            state,
+            state: state.into(),
             seconds_left: draining.and_then(seconds_left),
             active,
             inactive,
@@ -180,56 +181,58 @@ fn seconds_left(draining: &Draining) -> Option<u64> {
     Some(left.as_secs() + u64::from(left.subsec_nanos() > 0))
 }
 
-fn flags(service: &Service) -> Vec<&'static str> {
+fn flags(service: &Service) -> Vec<String> {
     let flags = service.scheduler_flags;
-    [(flags.port, "port"), (!flags.fallback, "no-fallback")].into_iter().filter(|f| f.0).map(|f| f.1).collect()
+    [(flags.port, "port"), (!flags.fallback, "no-fallback")].into_iter().filter(|f| f.0).map(|f| f.1.to_owned()).collect()
 }
 
 fn number(ids: &Ids, service: &str, family: Family, real: &RealPlan) -> Option<u32> {
     ids.real(service, family, real.address)
 }
 
-fn tables(memory: &Memory) -> BTreeMap<&'static str, TableStatus> {
+fn tables(memory: &Memory) -> BTreeMap<String, TableStatus> {
     let table = |region| TableStatus { used: count_valid(region), size: region.len() };
     [("flows", table(&memory.flows)), ("half_open", table(&memory.half_open)), ("templates", table(&memory.templates))]
         .into_iter()
+        .map(|(name, table)| (name.to_owned(), table))
         .collect()
 }
 
 /// A director, counted.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Status {
     /// Process id of the daemon; null when packets are forwarded without one.
     pub daemon: Option<u32>,
     pub interfaces: Vec<InterfaceStatus>,
     pub services: Vec<ServiceStatus>,
-    pub tables: BTreeMap<&'static str, TableStatus>,
+    pub tables: BTreeMap<String, TableStatus>,
     /// Packets by the reason that they left with.
-    pub reasons: BTreeMap<&'static str, u64>,
+    pub reasons: BTreeMap<String, u64>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct InterfaceStatus {
     pub name: String,
     /// `native XDP`, `generic XDP` or `TC`.
-    pub attached: &'static str,
+    pub attached: String,
     /// Why, where the configuration does not say so by name.
     pub why: Option<String>,
 }
 
 /// A service of many ports, both families together.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ServiceStatus {
     pub name: String,
+    #[schema(value_type = Vec<String>)]
     pub vips: Vec<IpAddr>,
     /// Member ports, or the mark.
     pub ports: Vec<String>,
-    pub scheduler: &'static str,
+    pub scheduler: String,
     /// Those that are not the default.
-    pub scheduler_flags: Vec<&'static str>,
-    pub udp: &'static str,
+    pub scheduler_flags: Vec<String>,
+    pub udp: String,
     pub persist_seconds: Option<u64>,
-    pub forward: &'static str,
+    pub forward: String,
     /// New connections that were dropped, because they were beyond the rate limit.
     pub rate_limited: u64,
     #[serde(flatten)]
@@ -239,28 +242,30 @@ pub struct ServiceStatus {
     pub leaving: Vec<LeavingStatus>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LeavingStatus {
     pub name: String,
     /// None: local.
+    #[schema(value_type = Option<String>)]
     pub address: Option<IpAddr>,
     /// `leaving`, or `ending` when the deadline has passed.
-    pub state: &'static str,
+    pub state: String,
     /// Until the deadline, if there is one.
     pub seconds_left: Option<u64>,
     pub active: u64,
     pub inactive: u64,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ServerStatus {
     pub name: String,
+    #[schema(value_type = Vec<String>)]
     pub addresses: Vec<IpAddr>,
-    pub forward: &'static str,
+    pub forward: String,
     /// Of the configuration.
     pub weight: u16,
     /// `up`; `down`: it has failed; `draining`: weight 0; `drained`: weight 0, and its deadline has passed.
-    pub state: &'static str,
+    pub state: String,
     /// Until its persistent clients move, if there is a deadline.
     pub seconds_left: Option<u64>,
     /// Thresholds as configured; 0: none.
@@ -281,7 +286,7 @@ impl ServerStatus {
     fn add(&mut self, other: &Self) {
         self.addresses.extend(other.addresses.iter().filter(|a| !self.addresses.contains(a)).collect::<Vec<_>>());
         if other.state == "down" || self.state == "up" {
-            self.state = other.state;
+            self.state.clone_from(&other.state);
         }
         self.seconds_left = self.seconds_left.max(other.seconds_left);
         self.overloaded |= other.overloaded;
@@ -292,7 +297,7 @@ impl ServerStatus {
 }
 
 /// Traffic since the counters began. Bytes are of IP packets.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TrafficStatus {
     pub connections: u64,
     /// From clients.
@@ -326,7 +331,7 @@ impl From<Traffic> for TrafficStatus {
 }
 
 /// How full a table is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TableStatus {
     pub used: u32,
     pub size: u32,

@@ -1,6 +1,7 @@
 //! Directors between real clients and real servers, in network namespaces of this machine's kernel: the program as
 //! its operator runs it. Needs root and the Debian packages of [`peers::PACKAGES`].
 
+mod api;
 mod failure;
 mod fragments;
 mod ftp;

@@ -14,6 +14,7 @@
 //! | [`attach`] | how the programs come to interfaces: native and generic XDP, or TC |
 //! | [`tc`] | attachments to TC |
 //! | [`decap`] | the decapsulator on a real server |
+//! | [`peer`] | who is at the other end of a Unix socket |
 //! | `link` | the `bpf` system call, where aya has no name for what it does |
 pub mod announce;
 pub mod attach;
@@ -23,5 +24,6 @@ pub mod decap;
 mod link;
 pub mod network;
 pub mod offload;
+pub mod peer;
 pub mod sysctl;
 pub mod tc;

@@ -1,0 +1,92 @@
+//! What operators and programs ask of a running daemon: HTTP and JSON over a socket in the director's folder.
+//!
+//! Requests are served on a thread of their own. What reads, reads the kernel's tables and the director's files there,
+//! beside the task that owns the director; what changes something is an event to that task ([`ask`]). So neither ten
+//! thousand services as JSON nor a hundred slow clients hold up what packets wait for.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`ask`] | what the owner of the director is asked, and answers |
+//! | [`client`] | the other end: the command line's |
+//! | [`events`] | what happens, told to whoever listens |
+//! | [`problem`] | errors as `application/problem+json` |
+//! | `extract` | bodies and parameters of requests, and what is wrong with them |
+//! | `listen` | sockets, who may ask, how long a connection may take |
+//! | `read` | tables and files, read beside the owner |
+//! | `routes` | the requests |
+
+pub mod ask;
+pub mod client;
+pub mod events;
+mod extract;
+mod listen;
+pub mod problem;
+mod read;
+mod routes;
+
+pub use ask::{Asked, Done, Reloaded};
+pub use events::{Event, Events, Kind};
+pub use problem::Problem;
+pub use routes::document;
+
+use crate::place::Place;
+use listen::Listener;
+use std::io;
+use std::sync::Arc;
+use std::thread;
+use tokio::sync::{mpsc, watch};
+
+/// The daemon's end. Requests are taken while this lives.
+pub struct Api {
+    asked: mpsc::Receiver<Asked>,
+    events: Events,
+    /// Dropped with the rest, which ends the thread.
+    _open: watch::Sender<()>,
+}
+
+/// What every request may need.
+struct Shared {
+    owner: mpsc::Sender<Asked>,
+    events: Events,
+    reader: read::Reader,
+}
+
+impl Api {
+    /// To be called by whoever has the place's lock.
+    ///
+    /// # Errors
+    /// When the socket cannot be made: its path may have 107 bytes.
+    pub fn open(place: &Place) -> io::Result<Self> {
+        let listener = Listener::bind(&place.control_socket())?;
+        let (owner, asked) = mpsc::channel(WAITING);
+        let (open, closed) = watch::channel(());
+        let events = Events::default();
+        let shared = Arc::new(Shared { owner, events: events.clone(), reader: read::Reader::new(place.clone()) });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(READERS).build()?;
+        // In the network namespace of this thread, as the director is.
+        thread::Builder::new().name("api".into()).spawn(move || {
+            runtime.block_on(listen::listen(listener, shared, closed));
+            // Reads in progress are nobody's any more.
+            runtime.shutdown_background();
+        })?;
+        Ok(Self { asked, events, _open: open })
+    }
+
+    /// The next request.
+    pub async fn next(&mut self) -> Asked {
+        match self.asked.recv().await {
+            Some(asked) => asked,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Where to tell what happens.
+    pub fn events(&self) -> &Events {
+        &self.events
+    }
+}
+
+/// Requests that wait for the owner; further ones wait at their senders.
+const WAITING: usize = 16;
+/// Threads that read tables: one for whoever waits for a scan of ten million records, and others beside it.
+const READERS: usize = 4;

@@ -1,0 +1,39 @@
+//! What the owner of the director is asked, and answers.
+
+use super::Problem;
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+use utoipa::ToSchema;
+
+/// Where an answer goes. Whoever has asked may be gone.
+pub type Reply<T> = oneshot::Sender<Result<T, Problem>>;
+
+/// A request that is an event to the owner.
+pub enum Asked {
+    /// These real servers have failed, or serve again: see [`crate::standings::Meant`].
+    Health { servers: Vec<String>, up: bool, reply: Reply<Done> },
+    /// Put in force what the daemon's file says now.
+    Reload { reply: Reply<Reloaded> },
+}
+
+/// Something was changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Done {
+    /// What became of it, for people.
+    pub lines: Vec<String>,
+}
+
+/// Another configuration is in force.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Reloaded {
+    /// Services, by address family: those that there are, new or otherwise, and gone.
+    pub services: usize,
+    pub changed: usize,
+    pub gone: usize,
+    /// Until the tables had it.
+    pub milliseconds: f64,
+    /// Diagnostics of the file that are no errors, drawn for people.
+    pub warnings: String,
+    /// What about the host hinders it, each with what mends it.
+    pub findings: Vec<String>,
+}

@@ -1,0 +1,141 @@
+//! What happens, told to whoever listens. The last events are kept for those that were away for a moment; whoever is
+//! slower than what happens is told that it has missed something.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard};
+use tokio::sync::broadcast::{self, Receiver};
+use utoipa::ToSchema;
+
+/// What an event is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// A real server has failed or serves again.
+    Health,
+    /// Another configuration is in force, or is not.
+    Reload,
+    /// An operator's hand: drains, weights, servers out of service; or their end.
+    Override,
+}
+
+impl Kind {
+    /// As `event:` names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Health => "health",
+            Kind::Reload => "reload",
+            Kind::Override => "override",
+        }
+    }
+}
+
+/// Something that has happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Event {
+    /// Ascending from 1 while a daemon runs.
+    pub id: u64,
+    /// As RFC 3339 has it.
+    #[schema(format = DateTime)]
+    pub at: String,
+    pub kind: Kind,
+    /// One line for people.
+    pub text: String,
+    /// Of which service and real server, where it is about one.
+    pub service: Option<String>,
+    pub server: Option<String>,
+}
+
+/// Where events are told, and listened to.
+#[derive(Clone)]
+pub struct Events(Arc<Mutex<Told>>);
+
+struct Told {
+    next: u64,
+    last: VecDeque<Event>,
+    sender: broadcast::Sender<Event>,
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        let (sender, _) = broadcast::channel(KEPT);
+        Self(Arc::new(Mutex::new(Told { next: 1, last: VecDeque::with_capacity(KEPT), sender })))
+    }
+}
+
+impl Events {
+    /// Never waits for a listener.
+    pub fn tell(&self, kind: Kind, (service, server): (Option<&str>, Option<&str>), text: impl Into<String>) {
+        let mut told = self.lock();
+        let event = Event {
+            id: told.next,
+            at: format!("{:.3}", Timestamp::now()),
+            kind,
+            text: text.into(),
+            service: service.map(str::to_owned),
+            server: server.map(str::to_owned),
+        };
+        told.next += 1;
+        if told.last.len() == KEPT {
+            told.last.pop_front();
+        }
+        told.last.push_back(event.clone());
+        // Nobody listens: an error that is none.
+        let _ = told.sender.send(event);
+    }
+
+    /// What has happened since this event, as far as it is kept, and what happens from now on.
+    pub fn since(&self, id: Option<u64>) -> (Vec<Event>, Receiver<Event>) {
+        let told = self.lock();
+        let missed = id.map(|id| told.last.iter().filter(|event| event.id > id).cloned().collect());
+        (missed.unwrap_or_default(), told.sender.subscribe())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Told> {
+        // Nothing in here panics half-way.
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// How many events are kept, for one that comes back and for one that is slow.
+pub const KEPT: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_comes_back_hears_what_it_has_missed() {
+        let events = Events::default();
+        let (missed, mut listening) = events.since(None);
+        assert!(missed.is_empty());
+        for text in ["one", "two", "three"] {
+            events.tell(Kind::Health, (Some("shop"), None), text);
+        }
+        let heard = listening.try_recv().unwrap();
+        assert_eq!((heard.id, heard.text.as_str(), heard.service.as_deref()), (1, "one", Some("shop")));
+        let (missed, mut later) = events.since(Some(1));
+        assert_eq!(missed.iter().map(|event| event.id).collect::<Vec<_>>(), [2, 3]);
+        assert!(later.try_recv().is_err());
+    }
+
+    #[test]
+    fn a_slow_listener_costs_no_more_than_what_is_kept() {
+        let events = Events::default();
+        let (_, mut slow) = events.since(None);
+        for _ in 0..KEPT * 2 {
+            events.tell(Kind::Reload, (None, None), "again");
+        }
+        assert!(matches!(slow.try_recv(), Err(broadcast::error::TryRecvError::Lagged(_))));
+        assert_eq!(events.since(Some(0)).0.len(), KEPT);
+    }
+
+    #[test]
+    fn times_are_of_rfc_3339() {
+        let events = Events::default();
+        events.tell(Kind::Reload, (None, None), "now");
+        let at = events.since(Some(0)).0[0].at.clone();
+        assert!(at.parse::<Timestamp>().is_ok() && at.ends_with('Z'), "{at}");
+    }
+}
