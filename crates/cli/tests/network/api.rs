@@ -24,7 +24,6 @@ fn raw(site: &Site, bytes: &[u8]) -> String {
     let mut stream = connect(site);
     // It may have heard enough before the end.
     let _ = stream.write_all(bytes);
-    let _ = stream.shutdown(std::net::Shutdown::Write);
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
     String::from_utf8_lossy(&answer).into_owned()
