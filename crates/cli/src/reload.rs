@@ -30,8 +30,7 @@ fn told(reloaded: &Reloaded) -> String {
     let warnings = Some(warnings.trim_end()).filter(|warnings| !warnings.is_empty());
     let mut lines: Vec<String> = warnings.into_iter().map(str::to_owned).collect();
     lines.extend(findings.iter().cloned());
-    lines.push(format!(
-        "reloaded: {services} services, {changed} new or changed, {gone} gone, in {milliseconds:.1} ms"
-    ));
+    lines
+        .push(format!("reloaded: {services} services, {changed} new or changed, {gone} gone, in {milliseconds:.1} ms"));
     lines.join("\n")
 }

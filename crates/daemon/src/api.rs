@@ -62,7 +62,8 @@ impl Api {
         let (open, closed) = watch::channel(());
         let events = Events::default();
         let shared = Arc::new(Shared { owner, events: events.clone(), reader: read::Reader::new(place.clone()) });
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(READERS).build()?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(READERS).build()?;
         // In the network namespace of this thread, as the director is.
         thread::Builder::new().name("api".into()).spawn(move || {
             runtime.block_on(listen::listen(listener, shared, closed));

@@ -67,11 +67,20 @@ impl Running {
                 .state
                 .attached
                 .iter()
-                .map(|a| InterfaceStatus { name: a.interface.clone(), attached: a.mode.name().into(), why: a.why.clone() })
+                .map(|a| InterfaceStatus {
+                    name: a.interface.clone(),
+                    attached: a.mode.name().into(),
+                    why: a.why.clone(),
+                })
                 .collect(),
             services: self.config.services.iter().map(|service| self.service(service)).collect(),
             tables: tables(memory),
-            reasons: self.maps.reasons().into_iter().map(|(reason, packets)| (reason.label().into(), packets)).collect(),
+            reasons: self
+                .maps
+                .reasons()
+                .into_iter()
+                .map(|(reason, packets)| (reason.label().into(), packets))
+                .collect(),
         }
     }
 
@@ -183,7 +192,11 @@ fn seconds_left(draining: &Draining) -> Option<u64> {
 
 fn flags(service: &Service) -> Vec<String> {
     let flags = service.scheduler_flags;
-    [(flags.port, "port"), (!flags.fallback, "no-fallback")].into_iter().filter(|f| f.0).map(|f| f.1.to_owned()).collect()
+    [(flags.port, "port"), (!flags.fallback, "no-fallback")]
+        .into_iter()
+        .filter(|f| f.0)
+        .map(|f| f.1.to_owned())
+        .collect()
 }
 
 fn number(ids: &Ids, service: &str, family: Family, real: &RealPlan) -> Option<u32> {

@@ -35,7 +35,8 @@ pub fn ask(site: &Site, method: &str, path: &str, body: Option<&str>) -> (u16, S
         format!("content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len())
     });
     let end = if body.is_empty() { "content-length: 0\r\n\r\n" } else { "" };
-    let answer = raw(site, format!("{method} {path} HTTP/1.1\r\nhost: marca\r\nconnection: close\r\n{body}{end}").as_bytes());
+    let answer =
+        raw(site, format!("{method} {path} HTTP/1.1\r\nhost: marca\r\nconnection: close\r\n{body}{end}").as_bytes());
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{method} {path}: {answer:?}"));
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
     let media = head.lines().find_map(|line| line.strip_prefix("content-type: ")).unwrap_or_default().to_owned();
@@ -49,7 +50,8 @@ fn problem(site: &Site, method: &str, path: &str, body: Option<&str>) -> (u16, S
     assert_eq!(body["status"], status);
     let kind = body["type"].as_str().unwrap().strip_prefix("urn:marca:problem:").unwrap().to_owned();
     let errors = body["errors"].as_array().cloned().unwrap_or_default();
-    let places = errors.iter().map(|error| if error["pointer"].is_null() { &error["parameter"] } else { &error["pointer"] });
+    let places =
+        errors.iter().map(|error| if error["pointer"].is_null() { &error["parameter"] } else { &error["pointer"] });
     (status, kind, places.cloned().collect())
 }
 

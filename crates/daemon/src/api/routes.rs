@@ -29,7 +29,8 @@ use utoipa_axum::routes;
 fn both() -> (Router<Arc<Shared>>, OpenApi) {
     let mut info = Info::new("marca", env!("CARGO_PKG_VERSION"));
     info.description = Some(
-        "What operators and programs ask of a running director: see docs/api.md. Errors are problems of RFC 9457.".into(),
+        "What operators and programs ask of a running director: see docs/api.md. Errors are problems of RFC 9457."
+            .into(),
     );
     OpenApiRouter::with_openapi(OpenApiBuilder::new().info(info).build())
         .routes(routes!(openapi))
@@ -118,7 +119,9 @@ async fn status(
         if let Some(name) = parameters.service {
             status.services.retain(|service| service.name == name);
             if status.services.is_empty() {
-                return Err(Problem::new(Sort::NotFound, format!("there is no service `{name}`")).of_parameter("service"));
+                return Err(
+                    Problem::new(Sort::NotFound, format!("there is no service `{name}`")).of_parameter("service")
+                );
             }
         }
         // Here, where it may take its time.
@@ -205,7 +208,9 @@ async fn events(
     let following = stream::unfold(receiver, |mut receiver| async move {
         match receiver.recv().await {
             Ok(event) => Some((of(&event), receiver)),
-            Err(RecvError::Lagged(lost)) => Some((sse::Event::default().event("missed").data(lost.to_string()), receiver)),
+            Err(RecvError::Lagged(lost)) => {
+                Some((sse::Event::default().event("missed").data(lost.to_string()), receiver))
+            }
             // The daemon ends.
             Err(RecvError::Closed) => None,
         }

@@ -23,7 +23,6 @@ pub fn credentials(stream: &UnixStream) -> io::Result<Credentials> {
 
 /// `SO_PEERGROUPS` of socket(7), Linux 4.13.
 fn groups(stream: &UnixStream) -> io::Result<Vec<u32>> {
-
     let mut groups = vec![0u32; 1024];
     loop {
         let mut bytes = libc::socklen_t::try_from(groups.len() * size_of::<u32>()).map_err(io::Error::other)?;
