@@ -8,6 +8,7 @@ mod check;
 mod decap;
 mod explain;
 mod health;
+mod log;
 mod reload;
 mod run;
 mod status;
@@ -54,6 +55,9 @@ struct PlaceOptions {
     /// Folder of state and lock
     #[arg(long, value_name = "DIR", default_value = "/run/marca", global = true)]
     run_dir: PathBuf,
+    /// Folder of what outlives a reboot [default: /var/lib/marca, or the one of --run-dir if that is given]
+    #[arg(long, value_name = "DIR", global = true)]
+    state_dir: Option<PathBuf>,
     /// Folder of programs and maps, in the BPF file system
     #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf/marca", global = true)]
     pin_dir: PathBuf,
@@ -61,7 +65,10 @@ struct PlaceOptions {
 
 impl PlaceOptions {
     fn place(&self) -> Place {
-        Place { run_dir: self.run_dir.clone(), pin_dir: self.pin_dir.clone() }
+        let usual = Place::default();
+        let beside = if self.run_dir == usual.run_dir { usual.state_dir } else { self.run_dir.clone() };
+        let state_dir = self.state_dir.clone().unwrap_or(beside);
+        Place { run_dir: self.run_dir.clone(), state_dir, pin_dir: self.pin_dir.clone() }
     }
 }
 
@@ -84,10 +91,13 @@ pub fn command() -> clap::Command {
 
 /// The program.
 pub fn main() -> ExitCode {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("MARCA_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(std::io::stderr).init();
-    let done = match Cli::parse().command {
+    let command = Cli::parse().command;
+    let (format, level) = match &command {
+        Command::Run(options) => (options.log_format, options.log_level),
+        _ => (log::Format::Text, None),
+    };
+    let begun = log::begin(format, level);
+    let done = begun.and_then(|()| match command {
         Command::Run(options) => run::run(&options),
         Command::Check(options) => check::check(&options),
         Command::Status(options) => status::status(&options),
@@ -97,7 +107,7 @@ pub fn main() -> ExitCode {
         Command::Restore(options) => health::health(&options, true),
         Command::Stop(options) => stop::stop(&options),
         Command::Decap(options) => decap::decap(&options),
-    };
+    });
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => match error.downcast_ref::<Refused>() {

@@ -1,5 +1,6 @@
 //! `marca run`.
 
+use crate::log::{Format, Level};
 use crate::{PlaceOptions, Refused};
 use anyhow::{Context, Result};
 use marca_daemon::director::{DirectorError, Started};
@@ -15,6 +16,12 @@ pub struct Options {
     /// The configuration
     #[arg(long, short, value_name = "FILE", default_value = "/etc/marca/marca.toml")]
     config: PathBuf,
+    /// How it logs. Where it is not text, everything that it says is logged
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
+    pub log_format: Format,
+    /// How much it logs [default: info, or what MARCA_LOG says]
+    #[arg(long, value_enum, value_name = "LEVEL")]
+    pub log_level: Option<Level>,
     #[command(flatten)]
     place: PlaceOptions,
 }
@@ -35,10 +42,14 @@ pub fn run(options: &Options) -> Result<()> {
     };
     let text = fs::read_to_string(&options.config).with_context(|| format!("read {}", options.config.display()))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
-    let ran = runtime.block_on(marca_daemon::run::run(place, &options.config, &text, ready));
+    let ran = runtime
+        .block_on(marca_daemon::run::run(place, &options.config, &text, |started| ready(started, options.log_format)));
     match ran {
         Ok(()) => {
-            println!("the daemon ends; packets are forwarded as before (`marca stop --detach` takes everything away)");
+            say(
+                options.log_format,
+                "the daemon ends; packets are forwarded as before (`marca stop --detach` takes everything away)",
+            );
             Ok(())
         }
         Err(DirectorError::Config(faults)) => {
@@ -61,19 +72,34 @@ fn lock(place: &Place) -> Result<Result<Lock, u32>, PlaceError> {
     }
 }
 
-fn ready(started: &Started) {
+fn ready(started: &Started, format: Format) {
     if !started.warnings.is_empty() {
-        eprintln!("{}", started.warnings);
+        complain(format, &started.warnings, "");
     }
     for finding in &started.findings {
-        eprintln!("marca: {finding}");
+        complain(format, finding, "marca: ");
     }
     for Attachment { interface, mode, why, .. } in &started.attached {
         match why {
-            Some(why) => println!("{interface}: attached by {}: {why}", mode.name()),
-            None => println!("{interface}: attached by {}", mode.name()),
+            Some(why) => say(format, &format!("{interface}: attached by {}: {why}", mode.name())),
+            None => say(format, &format!("{interface}: attached by {}", mode.name())),
         }
     }
     let how = if started.adopted { "adopted the running data plane" } else { "data plane loaded" };
-    println!("ready: {how}, {} services", started.services);
+    say(format, &format!("ready: {how}, {} services", started.services));
+}
+
+/// To whoever has started it, or where programs look for it.
+fn say(format: Format, line: &str) {
+    match format {
+        Format::Text => println!("{line}"),
+        Format::Json | Format::Journald => tracing::info!("{line}"),
+    }
+}
+
+fn complain(format: Format, what: &str, by: &str) {
+    match format {
+        Format::Text => eprintln!("{by}{what}"),
+        Format::Json | Format::Journald => tracing::warn!("{what}"),
+    }
 }

@@ -117,6 +117,8 @@ pub struct Director {
     /// The interfaces as they were when last looked at; none after a change of the network. With thousands of VIPs on
     /// them a look takes longer than a reload.
     interfaces: Vec<Interface>,
+    /// When standings that could not be written are tried again.
+    save_again: Option<Instant>,
 }
 
 impl Director {

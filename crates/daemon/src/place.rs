@@ -1,6 +1,7 @@
 //! Where a director keeps its files and pins, and what it must remember to be taken away again.
 
 use crate::linux::attach::Mode;
+use crate::linux::data_plane::since_boot;
 use crate::standings::Standings;
 use ipnet::IpNet;
 use marca_tables::ids::Ids;
@@ -10,19 +11,22 @@ use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 /// A director's folders. Two directors on one host (in two network namespaces) have two places.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
     /// Files of this boot: state, the running configuration, the lock.
     pub run_dir: PathBuf,
+    /// Files that outlive it: how real servers stand.
+    pub state_dir: PathBuf,
     /// Below the BPF file system: programs and maps.
     pub pin_dir: PathBuf,
 }
 
 impl Default for Place {
     fn default() -> Self {
-        Self { run_dir: "/run/marca".into(), pin_dir: "/sys/fs/bpf/marca".into() }
+        Self { run_dir: "/run/marca".into(), state_dir: "/var/lib/marca".into(), pin_dir: "/sys/fs/bpf/marca".into() }
     }
 }
 
@@ -94,7 +98,7 @@ impl Place {
     }
 
     fn standings_file(&self) -> PathBuf {
-        self.run_dir.join("standings.json")
+        self.state_dir.join("standings.json")
     }
 
     /// Where the daemon takes requests.
@@ -160,13 +164,34 @@ impl Place {
     }
 
     /// Which real servers have failed, and whose time to drain runs. A file of its own, because it changes more often
-    /// than the rest.
+    /// than the rest, and because it outlives a reboot: then its times are those of this boot.
     pub fn standings(&self) -> Result<Standings, PlaceError> {
-        read(&self.standings_file())
+        let remembered: Remembered<Standings> = read(&self.standings_file())?;
+        Ok(match self.moment()? {
+            now if now.boot == remembered.moment.boot || remembered.moment.boot.is_empty() => remembered.value,
+            now => remembered.value.rebooted(|time| now.instead_of(&remembered.moment, time)),
+        })
     }
 
     pub fn save_standings(&self, standings: &Standings) -> Result<(), PlaceError> {
-        save(&self.standings_file(), standings)
+        fs::create_dir_all(&self.state_dir).map_err(|e| PlaceError::new("create", &self.state_dir, e))?;
+        save(&self.standings_file(), &Remembered { moment: self.moment()?, value: standings })
+    }
+
+    /// Puts away what nobody understands, a power failure's half file or another version's; answers where it is now.
+    pub fn set_standings_aside(&self) -> Result<PathBuf, PlaceError> {
+        let (path, aside) = (self.standings_file(), self.standings_file().with_extension("broken"));
+        fs::rename(&path, &aside).map_err(|e| PlaceError::new("set aside", &path, e))?;
+        Ok(aside)
+    }
+
+    fn moment(&self) -> Result<Moment, PlaceError> {
+        let path = Path::new("/proc/sys/kernel/random/boot_id");
+        let boot = fs::read_to_string(path).map_err(|e| PlaceError::new("read", path, e))?;
+        let since_boot = since_boot().map_err(|e| PlaceError::new("date", &self.state_dir, io::Error::other(e)))?;
+        // A clock before 1970 is a clock that was never set.
+        let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Ok(Moment { boot: boot.trim().to_owned(), since_boot, since_epoch })
     }
 
     /// The configuration in force, if a director was started here.
@@ -194,9 +219,35 @@ impl Place {
                 _ => {}
             }
         }
-        // Somebody else's files may be in it; they stay.
+        // Somebody else's files may be in them; they stay.
         let _ = fs::remove_dir(&self.run_dir);
+        let _ = fs::remove_dir(&self.state_dir);
         Ok(())
+    }
+}
+
+/// A value that outlives a reboot, and when it was written.
+#[derive(Default, Serialize, Deserialize)]
+struct Remembered<T> {
+    #[serde(flatten)]
+    moment: Moment,
+    value: T,
+}
+
+/// A moment, by the clock that stops for nobody and begins anew at each boot, and by the one that people set.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Moment {
+    boot: String,
+    since_boot: Duration,
+    since_epoch: Duration,
+}
+
+impl Moment {
+    /// A time of an earlier boot, when `before` was now, as one of this boot. What lies before this boot becomes its
+    /// beginning; a clock that was set back in between makes no time pass.
+    fn instead_of(&self, before: &Self, time: Duration) -> Duration {
+        let passed = self.since_epoch.saturating_sub(before.since_epoch);
+        (self.since_boot + time).saturating_sub(before.since_boot + passed)
     }
 }
 
@@ -225,5 +276,46 @@ fn replace(path: &Path, text: &[u8]) -> Result<(), PlaceError> {
         file.sync_all()?;
         fs::rename(&new, path)
     };
-    write().map_err(|cause| PlaceError::new("write", path, cause))
+    write().map_err(|cause| {
+        // Half a file on a full disk helps nobody.
+        let _ = fs::remove_file(&new);
+        PlaceError::new("write", path, cause)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn moment(boot: &str, since_boot: u64, since_epoch: u64) -> Moment {
+        let [since_boot, since_epoch] = [since_boot, since_epoch].map(Duration::from_secs);
+        Moment { boot: boot.into(), since_boot, since_epoch }
+    }
+
+    #[test]
+    fn a_time_of_an_earlier_boot_goes_on_by_the_clock_on_the_wall() {
+        let before = moment("a", 5000, 1_000_000);
+        // Rebooted within 100 seconds, up for 40.
+        let now = moment("b", 40, 1_000_100);
+        let seconds = |time| now.instead_of(&before, Duration::from_secs(time)).as_secs();
+        assert_eq!(seconds(5600), 540, "600 seconds were left; now there are 500");
+        assert_eq!(seconds(5070), 10, "it was over 30 seconds ago");
+        assert_eq!(seconds(4000), 0);
+        let set_back = moment("b", 40, 500);
+        assert_eq!(set_back.instead_of(&before, Duration::from_secs(5600)), Duration::from_secs(640));
+    }
+
+    #[test]
+    fn what_is_remembered_outlives_a_reboot_and_half_a_file_is_set_aside() {
+        let dir = std::env::temp_dir().join(format!("marca-place-{}", std::process::id()));
+        let place = Place { state_dir: dir.clone(), ..Place::default() };
+        assert_eq!(place.standings().unwrap(), Standings::default());
+        place.save_standings(&Standings::default()).unwrap();
+        assert_eq!(place.standings().unwrap(), Standings::default());
+        fs::write(place.standings_file(), "{\"boot\": ").unwrap();
+        assert!(place.standings().is_err());
+        assert_eq!(place.set_standings_aside().unwrap(), dir.join("standings.broken"));
+        assert_eq!(place.standings().unwrap(), Standings::default());
+        fs::remove_dir_all(dir).unwrap();
+    }
 }

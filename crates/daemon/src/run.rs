@@ -4,6 +4,7 @@ use crate::api::ask::{Done, Reloaded, Reply};
 use crate::api::{Api, Asked, Events, Kind, Problem};
 use crate::director::{Director, DirectorError, Replaced, Started, TICK, Wanted};
 use crate::linux::network::Changes;
+use crate::linux::systemd::Manager;
 use crate::place::Place;
 use crate::standings::Meant;
 use marca_config::plan::Plan;
@@ -11,6 +12,7 @@ use std::fs;
 use std::mem;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::{JoinHandle, spawn_blocking};
 
@@ -29,6 +31,9 @@ pub async fn run(place: Place, file: &Path, text: &str, ready: impl FnOnce(&Star
     let mut api = Api::open(&place).map_err(DirectorError::Api)?;
     let (mut director, started) = Director::start(place, &file.display().to_string(), text).await?;
     ready(&started);
+    let mut manager = Manager::of_environment();
+    manager.ready(director.summary());
+    let mut summed_up = Instant::now();
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut reloads = Reloads::default();
@@ -42,21 +47,41 @@ pub async fn run(place: Place, file: &Path, text: &str, ready: impl FnOnce(&Star
                 if let Err(error) = director.tick().await {
                     tracing::error!("{error}");
                 }
+                let now = Instant::now();
+                manager.alive(now);
+                if now.duration_since(summed_up) >= SUMMARY {
+                    summed_up = now;
+                    manager.status(director.summary());
+                }
             }
             asked = api.next() => match asked {
-                Asked::Reload { reply } => reloads.ask(file, &director, Some(reply)),
+                Asked::Reload { reply } => {
+                    manager.reloading();
+                    reloads.ask(file, &director, Some(reply));
+                }
                 asked => answer(&mut director, api.events(), asked),
             },
-            _ = hangup.recv() => reloads.ask(file, &director, None),
+            _ = hangup.recv() => {
+                manager.reloading();
+                reloads.ask(file, &director, None);
+            }
             read = reloads.read() => {
                 reload(&mut director, api.events(), read, reloads.done()).await;
                 reloads.go_on(file, &director);
+                if reloads.reading.is_none() {
+                    manager.ready(director.summary());
+                }
             }
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
         }
     }
+    manager.stopping();
+    Ok(())
 }
+
+/// How often the line for the service manager is made anew.
+const SUMMARY: Duration = Duration::from_secs(5);
 
 /// Files that are read beside the event loop, one at a time: with thousands of services that takes long.
 #[derive(Default)]

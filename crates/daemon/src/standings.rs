@@ -99,6 +99,16 @@ impl Standings {
         }
     }
 
+    /// After a reboot: connections are gone, and with them the real servers that had nothing else; times are others, as
+    /// `now_is` tells.
+    pub fn rebooted(mut self, now_is: impl Fn(Duration) -> Duration) -> Self {
+        self.draining.retain(|_, entry| !entry.removed);
+        for entry in self.draining.values_mut() {
+            (entry.began, entry.deadline) = (now_is(entry.began), now_is(entry.deadline));
+        }
+        self
+    }
+
     /// Services of which a real server has a standing of its own.
     fn services(&self) -> HashSet<String> {
         self.failed.iter().chain(self.draining.keys()).filter_map(|key| service_of(key)).map(str::to_owned).collect()
@@ -357,5 +367,25 @@ mod tests {
         assert_eq!(meant("shop/fd00::12"), both[1..]);
         assert_eq!(meant("files/web2"), []);
         assert_eq!(meant("web4"), []);
+    }
+
+    #[test]
+    fn a_reboot_ends_what_only_had_connections_and_moves_deadlines() {
+        let (with, without) =
+            (plan("drain = '10m'", [Some(0), Some(1), Some(1)]), plan("drain = '10m'", [Some(0), Some(1), None]));
+        let mut ids = Ids::default();
+        ids.assign(&with, 64, 64).unwrap();
+        let mut of = Standings::default();
+        of.settle(&with, seconds(1000));
+        of.set_failed(&with.services[0], &with.services[0].reals[1], true);
+        ids.assign(&without, 64, 64).unwrap();
+        of.settle(&without, seconds(1000));
+        of.part(&without, &with, &ids, seconds(1000));
+        assert!(of.removed("shop/4/10.0.0.13").is_some());
+        let of = of.rebooted(|time| time.saturating_sub(seconds(1100)));
+        let (shop, reals) = (&without.services[0], &without.services[0].reals);
+        assert!(of.has_failed(shop, &reals[1]));
+        assert_eq!(of.draining(shop, &reals[0]).map(|drain| drain.left(seconds(100))), Some(seconds(400)));
+        assert_eq!(of.removed("shop/4/10.0.0.13"), None);
     }
 }

@@ -9,6 +9,7 @@ use marca_tables::services::{self, Prepared};
 use marca_tables::sweep::forget_clients;
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 impl Director {
     /// Real servers have failed, or serve again; answers what that changed, a line for each. The event of operators'
@@ -39,11 +40,11 @@ impl Director {
             }
         }
         // Whoever comes after a crash must know.
-        self.place.save_standings(&standings)?;
         let before = std::mem::replace(&mut self.standings, standings);
+        self.save_standings();
         if let Err(error) = self.restand(&services) {
             self.standings = before;
-            self.place.save_standings(&self.standings)?;
+            self.save_standings();
             return Err(error);
         }
         Ok(told.into_iter().collect())
@@ -75,13 +76,48 @@ impl Director {
         Ok(())
     }
 
+    /// Writes down how real servers stand. A disk that is full holds nobody's packets up: it is said once, and tried
+    /// again.
+    pub(super) fn save_standings(&mut self) {
+        let failed_before = self.save_again.is_some();
+        self.save_again = match self.place.save_standings(&self.standings) {
+            Ok(()) => {
+                if failed_before {
+                    tracing::info!("what is known of real servers is written down again");
+                }
+                None
+            }
+            Err(error) => {
+                if !failed_before {
+                    tracing::error!(
+                        "{error}; packets are forwarded as they should be, but a restart would not know which real servers \
+                         have failed or drain until this can be written"
+                    );
+                }
+                Some(Instant::now() + SAVE_AGAIN)
+            }
+        };
+    }
+
+    /// One line for whoever looks at many services of a host.
+    pub fn summary(&self) -> String {
+        let services: HashSet<&str> = self.plan.services.iter().map(|service| service.name.as_str()).collect();
+        let reals = || self.plan.services.iter().flat_map(|s| s.reals.iter().map(move |real| (s.name.as_str(), real)));
+        let servers: HashSet<(&str, &str)> = reals().map(|(service, real)| (service, real.name.as_str())).collect();
+        let failed: HashSet<(&str, &str)> = reals()
+            .filter(|(_, real)| real.standing == Standing::Failed)
+            .map(|(service, real)| (service, real.name.as_str()))
+            .collect();
+        format!("{} services, {} real servers, {} failed", services.len(), servers.len(), failed.len())
+    }
+
     /// Deadlines of real servers that drain.
     pub(super) fn end_drains(&mut self) -> Result<(), DirectorError> {
         let due = self.standings.due(since_boot()?);
         if due.is_empty() {
             return Ok(());
         }
-        self.place.save_standings(&self.standings)?;
+        self.save_standings();
         let (mut services, mut removed) = (BTreeSet::new(), HashSet::new());
         for due in due {
             tracing::info!("the time to drain of {} is over", due.key);
@@ -98,3 +134,6 @@ impl Director {
         self.restand(&services)
     }
 }
+
+/// When what could not be written is tried again.
+const SAVE_AGAIN: Duration = Duration::from_secs(5);

@@ -131,7 +131,7 @@ impl Director {
         };
         let numbers = numbers(&self.state.ids, &self.plan, &unknown);
         failed(self.plane.maps.clear_refused(&numbers).map_err(DirectorError::from));
-        failed(self.place.save_standings(&self.standings).map_err(DirectorError::from));
+        self.save_standings();
         if leaving != self::leaving(&self.state.ids) {
             failed(self.place.save_state(&self.state).map_err(DirectorError::from));
         }

@@ -9,6 +9,7 @@ use crate::linux::data_plane::{self, DataPlane, DataPlaneError, since_boot};
 use crate::linux::network::{Interface, Network};
 use crate::place::Place;
 use crate::routes::Routes;
+use crate::standings::Standings;
 use crate::vips;
 use marca_config::model::Limits;
 use marca_config::plan::{Plan, ServicePlan};
@@ -48,7 +49,7 @@ impl Director {
             plane.maps.clear_refused(&numbers(&state.ids, &wanted.plan, &unknown))?;
         }
         state.hz = plane.clock.hz;
-        let (mut standings, now) = (place.standings()?, since_boot()?);
+        let (mut standings, now) = (remembered(&place)?, since_boot()?);
         standings.settle(&wanted.plan, now);
         standings.part(&wanted.plan, &Plan::default(), &state.ids, now);
         let adopted = plane.adopted;
@@ -73,10 +74,11 @@ impl Director {
             refreshed: Instant::now(),
             classified: Classified::default(),
             interfaces: Vec::new(),
+            save_again: None,
         };
         // Numbers before anything carries them; and everything to be undone before it is done.
         director.place.save_state(&director.state)?;
-        director.place.save_standings(&director.standings)?;
+        director.save_standings();
         director.write(&interfaces).await?;
         director.set_sysctls(&wanted.config)?;
         let attached = director.attach(&wishes)?;
@@ -139,6 +141,15 @@ const NEIGHBOUR_PATIENCE: Duration = Duration::from_millis(1500);
 fn without_number(ids: &Ids, plan: &Plan) -> Vec<usize> {
     let has_none = |service: &ServicePlan| ids.service(&service.name, service.family).is_none();
     (0..plan.services.len()).filter(|&index| has_none(&plan.services[index])).collect()
+}
+
+/// A director that does not know how real servers stood is better than none.
+fn remembered(place: &Place) -> Result<Standings, DirectorError> {
+    place.standings().or_else(|error| {
+        let aside = place.set_standings_aside()?;
+        tracing::error!("{error}; it is {} now, and every real server serves again", aside.display());
+        Ok(Standings::default())
+    })
 }
 
 fn load(place: &Place, plan: &Plan, limits: &Limits) -> Result<DataPlane, DirectorError> {

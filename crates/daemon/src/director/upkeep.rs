@@ -39,6 +39,9 @@ impl Director {
         self.wanted().await;
         self.end_drains()?;
         self.sweep_piece()?;
+        if self.save_again.is_some_and(|at| at <= now) {
+            self.save_standings();
+        }
         if self.look_again.is_some_and(|at| at <= now) {
             self.look_again = None;
             self.look_up_again().await;
@@ -114,7 +117,7 @@ impl Director {
             if released {
                 self.place.save_state(&self.state)?;
                 self.standings.part(&self.configured, &self.configured, &self.state.ids, since_boot()?);
-                self.place.save_standings(&self.standings)?;
+                self.save_standings();
                 self.classify_again()?;
             }
         }

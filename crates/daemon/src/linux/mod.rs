@@ -15,6 +15,7 @@
 //! | [`tc`] | attachments to TC |
 //! | [`decap`] | the decapsulator on a real server |
 //! | [`peer`] | who is at the other end of a Unix socket |
+//! | [`systemd`] | the service manager's socket |
 //! | `link` | the `bpf` system call, where aya has no name for what it does |
 pub mod announce;
 pub mod attach;
@@ -26,4 +27,5 @@ pub mod network;
 pub mod offload;
 pub mod peer;
 pub mod sysctl;
+pub mod systemd;
 pub mod tc;
