@@ -29,7 +29,6 @@ pub struct Generated {
 }
 
 /// Where man pages and completions are written, within cargo's target folder.
-#[cfg(feature = "gen")]
 pub const PAGES: &str = "gen";
 
 #[cfg(feature = "gen")]

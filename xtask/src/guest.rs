@@ -39,6 +39,11 @@ pub fn run(guest: Guest) -> Result<()> {
     }
 }
 
+/// A Debian 12 with systemd, for whoever wants one without its kernel.
+pub fn root() -> Result<PathBuf> {
+    root::ensure()
+}
+
 /// Each forwarding method in both families, in one boot.
 pub fn check() -> Result<()> {
     let tests = network_tests(&TESTS.map(str::to_owned))?;

@@ -6,6 +6,7 @@ mod demo;
 mod fuzz;
 mod generate;
 mod guest;
+mod package;
 mod process;
 mod test;
 
@@ -42,6 +43,8 @@ enum Task {
         #[arg(long, default_value_t = 600)]
         seconds: u64,
     },
+    /// Makes a .deb and an .rpm of the program
+    Package(package::Options),
     /// Boots Debian 12 with its kernel 6.1, which has IPVS, in an emulated machine (needs root)
     #[command(subcommand)]
     Guest(guest::Guest),
@@ -58,6 +61,7 @@ fn main() -> Result<()> {
         Task::Bpf { check, .. } => bpf::run(check),
         Task::Gen(options) => generate::run(&options),
         Task::Fuzz { target, seconds } => fuzz::run_target(&target, seconds),
+        Task::Package(options) => package::package(&options),
         Task::Guest(guest) => guest::run(guest),
         Task::Bench(bench) => bench::run(bench),
     }

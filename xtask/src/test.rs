@@ -43,6 +43,7 @@ pub fn test() -> Result<()> {
         run(doc.env("RUSTDOCFLAGS", "--deny warnings"))
     })?;
     step("the oldest kernel", crate::guest::check)?;
+    step("the package", crate::package::test)?;
     step("demonstration", || run(cargo().args(["run", "--quiet", "--package", "xtask", "--", "demo", "--once"])))
 }
 

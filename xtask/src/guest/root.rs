@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What the guest has beside Debian's essential packages: what this module's scripts need, the peers of the tests that run
-/// in it, and what IPVS is measured with.
+/// in it, what IPVS is measured with, and what the test of the package boots.
 const PACKAGES: &[&str] = &[
     "busybox-static",
     "curl",
@@ -19,6 +19,7 @@ const PACKAGES: &[&str] = &[
     "nginx-light",
     "openssl",
     "python3-minimal",
+    "systemd",
 ];
 
 const SUITE: &str = "bookworm";
