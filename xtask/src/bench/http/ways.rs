@@ -164,7 +164,7 @@ http {{ access_log off; keepalive_requests 1000000000; {}
 
     fn haproxy(&self, director: &Namespace, server: Ipv4Addr) -> Result<Process> {
         let config = format!(
-            "global\n  maxconn 10000\ndefaults\n  mode tcp\n  timeout connect 5s\n  timeout client 60s\n  timeout server \
+            "global\n  maxconn 4000\ndefaults\n  mode tcp\n  timeout connect 5s\n  timeout client 60s\n  timeout server \
              60s\nlisten web\n  bind {VIP}:80\n  server web1 {server}:80\n"
         );
         let file = self.write("haproxy.cfg", &config)?;
