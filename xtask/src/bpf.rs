@@ -19,6 +19,7 @@ fn objects() -> [(&'static str, Vec<&'static str>); 3] {
         "bench_empty",
         "bench_lookup",
         "bench_send",
+        "BENCH_SENT",
         "BENCH_TEMPLATE",
         "BENCH_NEXT",
         "BENCH_PROGRAMS",

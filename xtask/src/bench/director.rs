@@ -3,6 +3,8 @@
 use crate::process::{build, target};
 use anyhow::{Context, Result, bail, ensure};
 use marca_testkit::topology::{Namespace, Process};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -62,6 +64,15 @@ impl<'n> Director<'n> {
         Ok(said)
     }
 
+    /// Holds the daemon up until the result is dropped; and lets it look after its tables before.
+    pub fn pause(&self) -> Result<Paused> {
+        std::thread::sleep(A_WHILE);
+        let Some(process) = &self.process else { bail!("the director does not run") };
+        let daemon = Pid::from_raw(process.id() as i32);
+        kill(daemon, Signal::SIGSTOP).context("hold the daemon up")?;
+        Ok(Paused(daemon))
+    }
+
     /// Where its programs and maps are pinned.
     pub fn pins(&self) -> &Path {
         &self.pins
@@ -103,5 +114,17 @@ impl Drop for Director<'_> {
     }
 }
 
+/// A daemon that is held up.
+pub struct Paused(Pid);
+
+impl Drop for Paused {
+    fn drop(&mut self) {
+        if let Err(error) = kill(self.0, Signal::SIGCONT) {
+            eprintln!("let the daemon go on: {error}");
+        }
+    }
+}
+
+const A_WHILE: Duration = Duration::from_millis(500);
 /// An emulated machine takes ten seconds and more to verify the programs.
 const PATIENCE: Duration = Duration::from_secs(120);

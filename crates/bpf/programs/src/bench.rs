@@ -4,7 +4,7 @@
 use crate::frame::Frame;
 use aya_ebpf::bindings::xdp_action;
 use aya_ebpf::btf_maps::{Array, HashMap, ProgramArray};
-use aya_ebpf::helpers::{bpf_redirect, bpf_xdp_adjust_head, bpf_xdp_get_buff_len};
+use aya_ebpf::helpers::{bpf_ktime_get_ns, bpf_redirect, bpf_xdp_adjust_head, bpf_xdp_get_buff_len};
 use aya_ebpf::macros::{btf_map, xdp};
 use aya_ebpf::programs::XdpContext;
 use marca_engine::Packet;
@@ -31,6 +31,23 @@ pub struct Template {
     pub interface: u32,
 }
 
+/// When [`bench_send`] sent what.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct SendTimes {
+    /// Frames so far.
+    pub frames: u64,
+    /// Nanoseconds of the monotonic clock: when the first frame was about to be sent.
+    pub first: u64,
+    /// And when the newest batch's first one was.
+    pub newest: u64,
+}
+
+/// As many frames as are sent at once.
+const BATCH: u64 = 64;
+
+#[btf_map]
+static BENCH_SENT: Array<SendTimes, 1> = Array::new();
 #[btf_map]
 static BENCH_TEMPLATE: Array<Template, 1> = Array::new();
 #[btf_map]
@@ -55,6 +72,7 @@ pub fn bench_entry(ctx: XdpContext) -> u32 {
 /// changed in length, Linux 6.1 does not restore (`net/bpf/test_run.c`, `reset_ctx`).
 #[xdp(frags)]
 pub fn bench_send(ctx: XdpContext) -> u32 {
+    look_at_the_clock();
     restore(&ctx);
     let Some(template) = BENCH_TEMPLATE.get(0) else { return xdp_action::XDP_ABORTED };
     // SAFETY: a helper without preconditions; a bad interface is an error in its answer.
@@ -78,6 +96,21 @@ pub fn bench_lookup(ctx: XdpContext) -> u32 {
         Some(_) => xdp_action::XDP_TX,
         None => xdp_action::XDP_PASS,
     }
+}
+
+#[inline(always)]
+fn look_at_the_clock() {
+    let Some(sent) = BENCH_SENT.get_ptr_mut(0) else { return };
+    // SAFETY: the map's only value, which lives as long as the map; one processor sends.
+    let sent = unsafe { &mut *sent };
+    if sent.frames % BATCH == 0 {
+        // SAFETY: a helper without preconditions.
+        sent.newest = unsafe { bpf_ktime_get_ns() };
+        if sent.frames == 0 {
+            sent.first = sent.newest;
+        }
+    }
+    sent.frames += 1;
 }
 
 #[inline(always)]

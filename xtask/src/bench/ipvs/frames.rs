@@ -2,14 +2,12 @@
 
 use crate::bench::stand::Template;
 use anyhow::{Context, Result, ensure};
-use aya::Ebpf;
 use aya::maps::{Array, MapData};
 use aya::programs::{TestRun, TestRunAttrs, TestRunOptions, Xdp};
+use aya::{Ebpf, Pod};
 use marca_testkit::frame;
 use marca_testkit::topology::Namespace;
-use nix::time::{ClockId, clock_gettime};
 use std::cell::RefCell;
-use std::time::Duration;
 
 /// Frames, all alike but for their flows, that leave an interface.
 pub struct Frames<'n> {
@@ -34,10 +32,22 @@ impl<'n> Frames<'n> {
     }
 }
 
+/// As in the BPF program.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Sent {
+    frames: u64,
+    first: u64,
+    newest: u64,
+}
+// SAFETY: plain integers without padding.
+unsafe impl Pod for Sent {}
+
 /// Sends frames.
 pub struct Sender {
     ebpf: Ebpf,
     template: RefCell<Array<MapData, Template>>,
+    sent: RefCell<Array<MapData, Sent>>,
 }
 
 impl Sender {
@@ -46,14 +56,17 @@ impl Sender {
         let program: &mut Xdp = ebpf.program_mut(SEND).context("bench_send is missing")?.try_into()?;
         program.load().context("load bench_send")?;
         let template = Array::try_from(ebpf.take_map("BENCH_TEMPLATE").context("BENCH_TEMPLATE is missing")?)?;
-        Ok(Self { ebpf, template: RefCell::new(template) })
+        let sent = Array::try_from(ebpf.take_map("BENCH_SENT").context("BENCH_SENT is missing")?)?;
+        Ok(Self { ebpf, template: RefCell::new(template), sent: RefCell::new(sent) })
     }
 
     /// Sends so many, and has whoever gets them do what is to be done with them; nanoseconds of the guest's clock, each an
-    /// instruction.
-    pub fn send(&self, frames: &Frames, count: u32) -> Result<Duration> {
+    /// instruction, from the first frame to the first of the last batch. Outside of that the system call waits for others
+    /// (`synchronize_rcu`), and a processor with nothing to do has its clock go to the next timer.
+    pub fn send(&self, frames: &Frames, count: u32) -> Result<u64> {
         let template = frames.template.context("frames without flows")?;
         self.template.borrow_mut().set(0, template, 0)?;
+        self.sent.borrow_mut().set(0, Sent::default(), 0)?;
         let program: &Xdp = self.ebpf.program(SEND).context("bench_send is missing")?.try_into()?;
         frames.from.enter(|| {
             let options = TestRunOptions {
@@ -62,27 +75,22 @@ impl Sender {
                 attrs: TestRunAttrs::new().xdp_live_frames(BATCH),
                 ..TestRunOptions::default()
             };
-            let before = clock()?;
-            program.test_run(options).context("send live frames")?;
-            Ok(clock()? - before)
-        })
+            program.test_run(options).context("send live frames")
+        })?;
+        let sent = self.sent.borrow().get(&0, 0)?;
+        ensure!(sent.frames == u64::from(count), "{} of {count} frames were sent", sent.frames);
+        Ok(sent.newest - sent.first)
     }
 
-    /// Instructions a packet. Each call waits at its end for others (`synchronize_rcu`): one with few packets is
-    /// subtracted.
+    /// Instructions a packet.
     pub fn measure(&self, frames: &Frames, packets: u32) -> Result<f64> {
-        let few = self.send(frames, BATCH)?;
-        let many = self.send(frames, packets + BATCH)?;
-        ensure!(many > few, "the clock does not count");
-        Ok((many - few).as_nanos() as f64 / f64::from(packets))
+        let taken = self.send(frames, packets + BATCH)?;
+        ensure!(packets.is_multiple_of(BATCH) && taken > 0, "the clock does not count");
+        Ok(taken as f64 / f64::from(packets))
     }
-}
-
-fn clock() -> Result<Duration> {
-    Ok(clock_gettime(ClockId::CLOCK_MONOTONIC)?.into())
 }
 
 const SEND: &str = "bench_send";
-/// Frames that are sent at once: less than a veth's ring holds.
+/// Frames that are sent at once, as in the BPF program: less than a veth's ring holds.
 const BATCH: u32 = 64;
 const LONGER: usize = 4;
