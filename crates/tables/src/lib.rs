@@ -11,6 +11,7 @@
 //! | [`ids`] | which number a service, a real server, a host has, from one plan to the next |
 //! | [`classifier`] | destinations, ports and marks written into the half that is not in force |
 //! | `claims` | which service has a recorded connection's packets now |
+//! | [`records`] | connections and persistence, listed and ended one by one |
 //! | [`services`] | services, their real servers and slots, switched one at a time |
 //! | [`sweep`] | what has timed out |
 //! | [`explain`] | where a packet would go, and why |
@@ -21,6 +22,7 @@ pub mod explain;
 pub mod frame;
 pub mod ids;
 pub mod memory;
+pub mod records;
 pub mod region;
 pub mod services;
 pub mod sweep;

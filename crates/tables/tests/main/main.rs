@@ -40,6 +40,7 @@ mod numbers;
 mod packet;
 mod persistence;
 mod processors;
+mod records;
 mod replacing;
 mod rewriting;
 mod schedulers;
