@@ -1,6 +1,7 @@
 //! What contradicts what. Each check works on a draft and keeps silent where a hole in it (something that was
 //! refused, with a diagnostic of its own) may be the reason for what it finds.
 
+mod api;
 mod claims;
 mod ftp;
 mod fullnat;
@@ -14,6 +15,7 @@ use crate::draft::Draft;
 /// All contradictions of a file.
 pub(crate) fn check(draft: &Draft) -> Vec<Diagnostic> {
     let mut found = Vec::new();
+    api::check(&draft.api, &mut found);
     for each in &draft.services {
         service::check(each, &draft.marks, &mut found);
         ftp::check(each, &mut found);

@@ -1,5 +1,6 @@
 //! TOML → draft: keys, types and single values. What contradicts what is [`crate::check`]'s business.
 
+mod api;
 mod forward;
 mod mark;
 mod reader;
@@ -18,6 +19,7 @@ pub(crate) fn decode<'t>(text: &'t str, root: &'t DeTable<'t>) -> (Draft, Vec<Di
     let mut table = Table::new("", 0..0, root);
     let draft = Draft {
         router: router::read(&mut reader, table.take("router")),
+        api: api::read(&mut reader, table.take("api")),
         marks: mark::read_all(&mut reader, table.take("mark")),
         services: service::read_all(&mut reader, table.take("service")),
     };

@@ -4,11 +4,11 @@
 
 use crate::diagnostic::Span;
 use crate::model::{
-    Config, Forward, Ftp, Mark, MarkRule, MemberPort, OnFailure, Persistence, PortMatch, PortRange, RateLimit, Reuse,
-    Router, Scheduler, SchedulerFlags, Selector, Server, Service, SourceRange, Timeouts, Udp,
+    Access, Api, Config, Forward, Ftp, Mark, MarkRule, MemberPort, OnFailure, Persistence, PortMatch, PortRange,
+    RateLimit, Reuse, Router, Scheduler, SchedulerFlags, Selector, Server, Service, SourceRange, Timeouts, Token, Udp,
 };
 use ipnet::IpNet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// A value and where it stands.
@@ -80,8 +80,26 @@ impl<T: Clone> List<T> {
 #[derive(Debug, Default)]
 pub(crate) struct Draft {
     pub router: Router,
+    pub api: ApiDraft,
     pub marks: Vec<MarkDraft>,
     pub services: Vec<ServiceDraft>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct ApiDraft {
+    /// Where to point when something is missing; `None` without the table.
+    pub header: Option<Span>,
+    pub listen: List<SocketAddr>,
+    pub certificate: Field<String>,
+    pub key: Field<String>,
+    pub tokens: Vec<TokenDraft>,
+}
+
+#[derive(Debug)]
+pub(crate) struct TokenDraft {
+    pub name: Field<String>,
+    pub access: Field<Access>,
+    pub digest: Field<[u8; 32]>,
 }
 
 #[derive(Debug)]
@@ -214,7 +232,26 @@ pub(crate) fn ftp_way(service: &ServiceDraft) -> Option<FtpWay> {
 /// The model of a draft in which nothing was refused.
 pub(crate) fn finish(draft: Draft) -> Config {
     let services = draft.services.iter().map(|service| finish_service(service, &draft.marks)).collect();
-    Config { router: draft.router, marks: draft.marks.iter().filter_map(finish_mark).collect(), services }
+    Config {
+        router: draft.router,
+        api: finish_api(&draft.api),
+        marks: draft.marks.iter().filter_map(finish_mark).collect(),
+        services,
+    }
+}
+
+fn finish_api(api: &ApiDraft) -> Api {
+    let text = |field: &Field<String>| field.given().map(|text| text.value.clone()).unwrap_or_default();
+    let token = |token: &TokenDraft| {
+        let (access, digest) = (token.access.value()?, token.digest.value()?);
+        Some(Token { name: text(&token.name), access, digest })
+    };
+    Api {
+        listen: api.listen.to_vec(),
+        certificate: text(&api.certificate),
+        key: text(&api.key),
+        tokens: api.tokens.iter().filter_map(token).collect(),
+    }
 }
 
 fn finish_mark(rule: &MarkDraft) -> Option<MarkRule> {

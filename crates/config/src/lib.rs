@@ -26,6 +26,7 @@
 //! # Ok::<(), marca_config::Diagnostics>(())
 //! ```
 
+pub mod change;
 mod check;
 mod decode;
 mod diagnostic;

@@ -3,13 +3,14 @@
 
 use ipnet::IpNet;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 /// One configuration file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
     pub router: Router,
+    pub api: Api,
     /// In the order of the file: as with `iptables -j MARK`, a later rule that matches overrides an earlier one.
     pub marks: Vec<MarkRule>,
     /// In the order of the file.
@@ -27,6 +28,7 @@ pub struct Router {
     pub attach: Attach,
     pub attach_on: Vec<(String, Attach)>,
     pub limits: Limits,
+    pub reload: ReloadWhen,
 }
 
 impl Router {
@@ -54,6 +56,63 @@ impl Attach {
             Attach::Auto => "auto",
             Attach::Xdp => "xdp",
             Attach::Tc => "tc",
+        }
+    }
+}
+
+/// Who may ask the daemon beside those who may use its socket.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Api {
+    /// Addresses that take requests by TLS; none: nobody.
+    pub listen: Vec<SocketAddr>,
+    /// Files in PEM: the certificate with those that lead to it, and its key. Empty without `listen`.
+    pub certificate: String,
+    pub key: String,
+    /// Never empty with `listen`.
+    pub tokens: Vec<Token>,
+}
+
+/// A secret that its bearer shows; the file has only its digest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Token {
+    /// Unique.
+    pub name: String,
+    pub access: Access,
+    /// SHA-256.
+    pub digest: [u8; 32],
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Access {
+    /// What changes nothing.
+    Read,
+    Admin,
+}
+
+impl Access {
+    pub fn name(self) -> &'static str {
+        match self {
+            Access::Read => "read",
+            Access::Admin => "admin",
+        }
+    }
+}
+
+/// When the file is put in force anew.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReloadWhen {
+    /// When somebody says so.
+    #[default]
+    Told,
+    /// When it changes, too.
+    OnChange,
+}
+
+impl ReloadWhen {
+    pub fn name(self) -> &'static str {
+        match self {
+            ReloadWhen::Told => "when-told",
+            ReloadWhen::OnChange => "on-change",
         }
     }
 }

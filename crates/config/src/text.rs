@@ -2,6 +2,7 @@
 //!
 //! Each takes a whole string and says where in it a fault is. None knows the key that it is read for.
 
+pub mod access;
 pub mod address;
 pub mod duration;
 pub mod name;

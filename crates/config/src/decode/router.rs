@@ -3,7 +3,7 @@
 use super::reader::{Entry, Reader, Table};
 use crate::diagnostic::{Diagnostic, listed, quoted};
 use crate::draft::{List, Located};
-use crate::model::{Attach, Limits, Router};
+use crate::model::{Attach, Limits, ReloadWhen, Router};
 use crate::similar::closest;
 use crate::text::name;
 use toml::de::DeValue;
@@ -24,10 +24,13 @@ pub(super) fn read<'t>(reader: &mut Reader<'t>, entry: Option<Entry<'t>>) -> Rou
     let (attach, attach_on) = attachments(reader, table.take("attach"), &[&outside, &inside]);
     let limits = table.take("limits").and_then(|entry| reader.table(&entry, "router.limits"));
     let limits = limits.map_or_else(Limits::default, |table| limits_of(reader, table));
+    let reload = reader.choice(table.take("reload"), "time to reload", RELOAD_NAMES).value().unwrap_or_default();
     table.finish(reader);
     let names = |list: List<String>| list.items.into_iter().map(|item| item.value).collect();
-    Router { outside: names(outside), inside: names(inside), attach, attach_on, limits }
+    Router { outside: names(outside), inside: names(inside), attach, attach_on, limits, reload }
 }
+
+const RELOAD_NAMES: &[(&str, ReloadWhen)] = &[("when-told", ReloadWhen::Told), ("on-change", ReloadWhen::OnChange)];
 
 const ATTACH_NAMES: &[(&str, Attach)] = &[("auto", Attach::Auto), ("xdp", Attach::Xdp), ("tc", Attach::Tc)];
 

@@ -13,6 +13,11 @@ pub fn server(text: &str) -> Result<String, TextError> {
     checked(text, "server", |b| matches!(b, b'_' | b'.' | b'-' | b':'), "letters, digits, `_`, `.`, `-` and `:`")
 }
 
+/// Who has a token for the API.
+pub fn token(text: &str) -> Result<String, TextError> {
+    checked(text, "token", |b| matches!(b, b'_' | b'.' | b'-'), "letters, digits, `_`, `.` and `-`")
+}
+
 /// A network interface, as the kernel takes it (`net/core/dev.c`, `dev_valid_name`).
 pub fn interface(text: &str) -> Result<String, TextError> {
     let label = match text {
