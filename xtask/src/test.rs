@@ -17,6 +17,7 @@ const PACKAGES: &[&str] = &[
     "nginx-light",
     "openssl",
     "python3",
+    "python3-venv",
     "qemu-system-x86",
     "traceroute",
     "util-linux",

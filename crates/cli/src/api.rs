@@ -2,10 +2,13 @@
 
 use crate::{PlaceOptions, Refused};
 use anyhow::{Context, Result};
-use marca_daemon::api::client::{Client, ClientError};
+use marca_daemon::api::client::{Client, ClientError, Method};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::future::Future;
+
+/// What to say where nobody answers.
+pub const NO_DAEMON: &str = "no daemon runs here (start one with `marca run`)";
 
 /// Runs a conversation to its end.
 pub fn wait<T>(conversation: impl Future<Output = T>) -> Result<T> {
@@ -30,4 +33,15 @@ pub fn get<T: DeserializeOwned>(place: &PlaceOptions, path: &str) -> Result<Opti
 
 fn told(error: ClientError) -> anyhow::Error {
     if error.is_refusal() { Refused(format!("marca: {error}")).into() } else { error.into() }
+}
+
+/// Parameters behind a question mark.
+pub fn query(parameters: &impl Serialize) -> Result<String> {
+    Ok(serde_urlencoded::to_string(parameters)?)
+}
+
+/// Tells the daemon to end something; a refusal has exit code 2.
+pub fn delete<T: DeserializeOwned>(place: &PlaceOptions, path: &str) -> Result<T> {
+    let client = Client::new(&place.place());
+    wait(client.ask(Method::DELETE, path, None))?.map_err(told)
 }

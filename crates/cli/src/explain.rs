@@ -1,19 +1,18 @@
 //! `marca explain`.
 
-use crate::{PlaceOptions, Refused, check};
+use crate::{PlaceOptions, Refused, api, check};
 use anyhow::{Context, Result};
 use clap::ValueEnum;
-use etherparse::{PacketBuilder, ip_number};
 use marca_config::model::Limits;
 use marca_config::plan::Plan;
-use marca_daemon::linux::data_plane::since_boot;
+use marca_daemon::explain::{Explained, Proto, Question};
 use marca_daemon::status::Running;
 use marca_tables::explain::Director;
 use marca_tables::ids::Ids;
 use marca_tables::services::Clock;
 use marca_tables::{Capacity, Memory, classifier, services};
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 #[derive(clap::Args)]
@@ -48,23 +47,31 @@ enum Protocol {
 }
 
 pub fn explain(options: &Options) -> Result<()> {
-    let frame = frame(options)?;
-    let explanation = match &options.config {
+    let question = Question {
+        from: options.from,
+        to: options.to,
+        proto: match options.proto {
+            Protocol::Tcp => Proto::Tcp,
+            Protocol::Udp => Proto::Udp,
+            Protocol::Sctp => Proto::Sctp,
+        },
+        flags: options.flags.clone(),
+        interface: options.interface.clone(),
+    };
+    let frame = question.frame().map_err(|error| Refused(format!("marca: {error}")))?;
+    let explained = match &options.config {
         Some(file) => {
             let (loaded, plan) = check::load(file)?;
-            by_configuration(options, &plan, &loaded.config.router.outside, &frame)?
+            by_configuration(options, &plan, &loaded.config.router.outside, &frame)?.into()
         }
-        None => {
-            let running = Running::open(&options.place.place())?;
-            let name = options.interface.as_ref().or(running.config.router.outside.first());
-            let attached = running.state.attached.iter().find(|attached| Some(&attached.interface) == name);
-            if let Some(attached) = attached {
-                println!("In on {}, where {} meets it.", attached.interface, attached.mode.name());
-            }
-            by_director(options, &running, &frame)?
-        }
+        // The kernel's tables are there while no daemon runs.
+        None => match api::get(&options.place, &format!("/v1/explain?{}", api::query(&question)?))? {
+            Some(explained) => explained,
+            None => Running::open(&options.place.place())?.explain(&frame, options.interface.as_deref())?,
+        },
     };
-    print!("{explanation}");
+    let Explained { lines, .. } = explained;
+    lines.iter().for_each(|line| println!("{line}"));
     Ok(())
 }
 
@@ -101,81 +108,7 @@ fn by_configuration(options: &Options, plan: &Plan, outside: &[String], frame: &
 /// Any; but always the same, so that a question has one answer.
 const SEED: u64 = 1;
 
-fn by_director(options: &Options, running: &Running, frame: &[u8]) -> Result<Explanation> {
-    // Only for the sentences: an interface that is gone is told by its number.
-    let mut interfaces = HashMap::new();
-    for attached in &running.state.attached {
-        if let Ok(index) = nix::net::if_::if_nametoindex(attached.interface.as_str()) {
-            interfaces.insert(attached.interface.clone(), index);
-        }
-    }
-    let interface = interface(options, &interfaces, &running.config.router.outside).unwrap_or(0);
-    let clock = running.clock();
-    let director = Director {
-        memory: &running.maps.memory,
-        plan: &running.plan,
-        ids: &running.state.ids,
-        clock,
-        now: clock.at(since_boot()?),
-        route: None,
-        interfaces: Some(&interfaces),
-    };
-    Ok(director.explain(frame, interface))
-}
-
 fn interface(options: &Options, interfaces: &HashMap<String, u32>, outside: &[String]) -> Result<u32> {
     let name = options.interface.as_ref().or(outside.first()).context("the configuration has no outside interface")?;
     interfaces.get(name).copied().with_context(|| format!("there is no interface {name}"))
-}
-
-/// A packet as the question describes it.
-fn frame(options: &Options) -> Result<Vec<u8>> {
-    let (source, destination) = (options.from, options.to);
-    let start = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
-    let ip = match (source.ip(), destination.ip()) {
-        (IpAddr::V4(from), IpAddr::V4(to)) => start.ipv4(from.octets(), to.octets(), 64),
-        (IpAddr::V6(from), IpAddr::V6(to)) => start.ipv6(from.octets(), to.octets(), 64),
-        _ => {
-            return Err(Refused(format!(
-                "marca: {} and {} are of different families: a packet has one",
-                source.ip(),
-                destination.ip()
-            ))
-            .into());
-        }
-    };
-    let (from, to) = (source.port(), destination.port());
-    let mut bytes = Vec::new();
-    match options.proto {
-        Protocol::Tcp => {
-            let mut tcp = ip.tcp(from, to, 1, 65_535);
-            for flag in options.flags.chars() {
-                tcp = match flag.to_ascii_uppercase() {
-                    'S' => tcp.syn(),
-                    'F' => tcp.fin(),
-                    'R' => tcp.rst(),
-                    'P' => tcp.psh(),
-                    'A' | '.' => tcp.ack(1),
-                    other => {
-                        return Err(Refused(format!(
-                            "marca: no TCP flag is written `{other}`: S, F, R, P, and `.` or A for ACK"
-                        ))
-                        .into());
-                    }
-                };
-            }
-            tcp.write(&mut bytes, &[])?;
-        }
-        Protocol::Udp => ip.udp(from, to).write(&mut bytes, &[])?,
-        Protocol::Sctp => {
-            // RFC 9260 §3.1: ports, verification tag, checksum; then an INIT chunk's header.
-            let mut header = [0; 16];
-            header[0..2].copy_from_slice(&from.to_be_bytes());
-            header[2..4].copy_from_slice(&to.to_be_bytes());
-            header[12] = 1;
-            header[15] = 4;
-            ip.write(&mut bytes, ip_number::SCTP, &header)?;
-        }
-    }
-    Ok(bytes)
 }

@@ -1,18 +1,24 @@
 //! `marca`: the command line. A library for whoever makes pages and completions of it ([`command`]); the program calls
 //! [`main`] and nothing else.
 //!
-//! Exit codes are a contract: 0 done, 1 failed, 2 the command line or the configuration is wrong.
+//! Exit codes are a contract: 0 done, 1 failed, 2 the command line or the configuration is wrong; of `marca diff` those of
+//! diff(1).
 
 mod api;
 mod check;
 mod decap;
+mod diff;
 mod explain;
+mod flows;
+mod hand;
 mod health;
 mod log;
+mod persist;
 mod reload;
 mod run;
 mod status;
 mod stop;
+mod token;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use marca_daemon::place::Place;
@@ -39,10 +45,28 @@ enum Command {
     Explain(explain::Options),
     /// Has the daemon read its configuration again; a faulty one changes nothing
     Reload(reload::Options),
+    /// Says what a reload would change; exit codes as diff(1)
+    Diff(diff::Options),
     /// Says that real servers have failed: their clients move, their connections end as `on_failure` says
     Fail(health::Options),
     /// Says that real servers which have failed serve again
     Restore(health::Options),
+    /// Gives real servers no new clients; persistent ones stay as long as the configuration's `drain` says
+    Drain(hand::Until),
+    /// Takes a drain back
+    Undrain(hand::Options),
+    /// Gives real servers no clients at all; connections go on
+    Disable(hand::Until),
+    /// Takes that back
+    Enable(hand::Options),
+    /// Gives a real server another weight than the configuration
+    Weight(hand::Weight),
+    /// Lists connections, or ends them
+    Flows(flows::Options),
+    /// Lists clients that stay with their real server, or lets one go
+    Persist(persist::Options),
+    /// Makes a token for requests over the network
+    Token(token::Options),
     /// Ends the daemon; with --detach also everything that it has set up
     Stop(stop::Options),
     /// Takes packets out of IP-in-IP tunnels, on a real server
@@ -84,6 +108,15 @@ impl std::fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
+/// Writes to standard output. A reader that has seen enough is not a fault.
+fn print(text: &str) -> anyhow::Result<()> {
+    use std::io::Write;
+    match writeln!(std::io::stdout(), "{text}") {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
 /// The command line as a value.
 pub fn command() -> clap::Command {
     Cli::command()
@@ -105,6 +138,18 @@ pub fn main() -> ExitCode {
         Command::Reload(options) => reload::reload(&options),
         Command::Fail(options) => health::health(&options, false),
         Command::Restore(options) => health::health(&options, true),
+        Command::Diff(options) => match diff::diff(&options) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
+        Command::Drain(options) => hand::set(&options, "/v1/drain"),
+        Command::Undrain(options) => hand::take_back(&options, "/v1/undrain"),
+        Command::Disable(options) => hand::set(&options, "/v1/disable"),
+        Command::Enable(options) => hand::take_back(&options, "/v1/enable"),
+        Command::Weight(options) => hand::weight(&options),
+        Command::Flows(options) => flows::flows(&options),
+        Command::Persist(options) => persist::persist(&options),
+        Command::Token(options) => token::token(&options),
         Command::Stop(options) => stop::stop(&options),
         Command::Decap(options) => decap::decap(&options),
     });

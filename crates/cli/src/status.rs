@@ -1,12 +1,11 @@
 //! `marca status`.
 
-use crate::{PlaceOptions, api};
+use crate::{PlaceOptions, api, print};
 use anyhow::Result;
 use comfy_table::{CellAlignment, Table, presets};
 use marca_daemon::status::{
     InterfaceStatus, LeavingStatus, Running, ServerStatus, ServiceStatus, Status, TrafficStatus,
 };
-use std::io::Write;
 use std::time::Duration;
 
 #[derive(clap::Args)]
@@ -25,11 +24,7 @@ pub fn status(options: &Options) -> Result<()> {
         None => Running::open(&options.place.place())?.status(),
     };
     let text = if options.json { serde_json::to_string_pretty(&status)? } else { render(&status) };
-    match writeln!(std::io::stdout(), "{text}") {
-        // A reader that has seen enough is not a fault.
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(()),
-    }
+    print(&text)
 }
 
 fn render(status: &Status) -> String {
@@ -47,6 +42,7 @@ fn render(status: &Status) -> String {
         lines.push(String::new());
         lines.extend(head(service));
         lines.push(servers(service).trim_fmt());
+        lines.extend(service.servers.iter().filter_map(by_hand));
         lines.extend(service.leaving.iter().map(leaving));
     }
     lines.push(String::new());
@@ -73,6 +69,18 @@ fn head(service: &ServiceStatus) -> Vec<String> {
         settings.push_str(&format!(", {} new connections beyond the rate limit", human(service.rate_limited)));
     }
     vec![format!("{}: {} on {}", service.name, service.ports.join(" "), vips.join(" ")), format!("  {settings}")]
+}
+
+/// What an operator has said of a real server.
+fn by_hand(server: &ServerStatus) -> Option<String> {
+    let hand = server.by_hand.as_ref()?;
+    let until = |until: &Option<String>| until.as_ref().map_or(String::new(), |until| format!(" until {until}"));
+    let duty = hand.duty.as_ref().map(|duty| format!("{duty}{}", until(&hand.duty_until)));
+    let weight = hand
+        .weight
+        .map(|weight| format!("weight {weight} instead of {}{}", hand.configured_weight, until(&hand.weight_until)));
+    let said: Vec<String> = duty.into_iter().chain(weight).collect();
+    Some(format!("   by hand: {}, {}", server.name, said.join(", ")))
 }
 
 /// A real server that has been removed.

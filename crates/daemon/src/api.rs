@@ -11,37 +11,50 @@
 //! | [`events`] | what happens, told to whoever listens |
 //! | [`problem`] | errors as `application/problem+json` |
 //! | `extract` | bodies and parameters of requests, and what is wrong with them |
+//! | `hand` | requests of operators: drains, weights, servers out of service |
 //! | `listen` | sockets, who may ask, how long a connection may take |
+//! | `network` | TLS and tokens |
 //! | `read` | tables and files, read beside the owner |
-//! | `routes` | the requests |
+//! | `records` | requests for connections and persistence |
+//! | `routes` | the other requests |
 
 pub mod ask;
 pub mod client;
 pub mod events;
 mod extract;
+mod hand;
 mod listen;
+mod network;
 pub mod problem;
 mod read;
+mod records;
 mod routes;
 
 pub use ask::{Asked, Done, Reloaded};
 pub use events::{Event, Events, Kind};
+pub use network::new_token;
 pub use problem::Problem;
+pub use records::{ClientStatus, FlowStatus, Flows, FlowsEnded, Persist, Unpinned};
 pub use routes::document;
 
 use crate::place::Place;
 use listen::Listener;
-use std::io;
+use network::Endpoints;
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread;
-use tokio::sync::{mpsc, watch};
+use std::{io, thread};
+use tokio::sync::mpsc;
 
 /// The daemon's end. Requests are taken while this lives.
 pub struct Api {
     asked: mpsc::Receiver<Asked>,
     events: Events,
+    /// Where requests over the network are taken.
+    addresses: BTreeSet<SocketAddr>,
     /// Dropped with the rest, which ends the thread.
-    _open: watch::Sender<()>,
+    endpoints: mpsc::UnboundedSender<Endpoints>,
 }
 
 /// What every request may need.
@@ -49,28 +62,31 @@ struct Shared {
     owner: mpsc::Sender<Asked>,
     events: Events,
     reader: read::Reader,
+    /// The daemon's configuration.
+    file: PathBuf,
 }
 
 impl Api {
-    /// To be called by whoever has the place's lock.
+    /// To be called by whoever has the place's lock; `file` is the daemon's configuration.
     ///
     /// # Errors
     /// When the socket cannot be made: its path may have 107 bytes.
-    pub fn open(place: &Place) -> io::Result<Self> {
+    pub fn open(place: &Place, file: &Path) -> io::Result<Self> {
         let listener = Listener::bind(&place.control_socket())?;
         let (owner, asked) = mpsc::channel(WAITING);
-        let (open, closed) = watch::channel(());
+        let (endpoints, network) = mpsc::unbounded_channel();
         let events = Events::default();
-        let shared = Arc::new(Shared { owner, events: events.clone(), reader: read::Reader::new(place.clone()) });
+        let (reader, file) = (read::Reader::new(place.clone()), file.to_owned());
+        let shared = Arc::new(Shared { owner, events: events.clone(), reader, file });
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(READERS).build()?;
         // In the network namespace of this thread, as the director is.
         thread::Builder::new().name("api".into()).spawn(move || {
-            runtime.block_on(listen::listen(listener, shared, closed));
+            runtime.block_on(listen::listen(listener, shared, network));
             // Reads in progress are nobody's any more.
             runtime.shutdown_background();
         })?;
-        Ok(Self { asked, events, _open: open })
+        Ok(Self { asked, events, addresses: BTreeSet::new(), endpoints })
     }
 
     /// The next request.

@@ -5,15 +5,18 @@
 //! | `start` | the first configuration, on a data plane that is new or adopted; and the end of all |
 //! | `replace` | another configuration in the place of the running one |
 //! | `health` | real servers that fail, serve again, or have drained |
+//! | `hand` | what operators say by hand: drains, weights, servers out of service |
 //! | `upkeep` | what is due and what changes in the network |
 //! | `interfaces` | attachments, VIPs, sysctls |
 
+mod hand;
 mod health;
 mod interfaces;
 mod replace;
 mod start;
 mod upkeep;
 
+pub use hand::now;
 pub use replace::{Replaced, Wanted};
 pub use start::detach;
 pub use upkeep::sweep_piece;
@@ -23,11 +26,13 @@ use crate::linux::attach::Attachment;
 use crate::linux::data_plane::{DataPlane, DataPlaneError};
 use crate::linux::network::{Interface, Network, NetworkError};
 use crate::linux::sysctl::SysctlError;
+use crate::overrides::Overrides;
 use crate::place::{Place, PlaceError, State};
 use crate::routes::Routes;
 use crate::standings::Standings;
 use crate::vips::Announcements;
 use marca_config::Diagnostics;
+use marca_config::model::{self, ReloadWhen};
 use marca_config::plan::{Plan, PlanError};
 use marca_tables::classifier::{self, WriteError};
 use marca_tables::ids::{Ids, NoNumber};
@@ -98,9 +103,15 @@ pub struct Director {
     place: Place,
     network: Network,
     plane: DataPlane,
-    /// As the configuration has it, and as it is in force: with the real servers' standings.
+    /// As the configuration has it; with what operators have said by hand; and as it is in force: with the real servers'
+    /// standings.
+    file: Arc<Plan>,
     configured: Arc<Plan>,
     plan: Arc<Plan>,
+    /// Of the configuration: what concerns the daemon, and not packets.
+    api: model::Api,
+    reload_when: ReloadWhen,
+    overrides: Overrides,
     standings: Standings,
     state: State,
     hops: Hops,
@@ -122,6 +133,16 @@ pub struct Director {
 }
 
 impl Director {
+    /// Who may ask the daemon by the network.
+    pub fn api(&self) -> &model::Api {
+        &self.api
+    }
+
+    /// When the file is put in force anew.
+    pub fn reload_when(&self) -> ReloadWhen {
+        self.reload_when
+    }
+
     /// What is in force.
     pub fn plan(&self) -> Arc<Plan> {
         Arc::clone(&self.plan)

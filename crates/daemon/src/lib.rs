@@ -4,8 +4,11 @@
 //! |---|---|
 //! | [`place`] | where a director keeps its files and pins; what it must remember to be taken away again |
 //! | [`director`] | from a configuration to a running data plane, and what has to be kept up while it runs |
+//! | [`overrides`] | what operators have said of real servers by hand |
 //! | [`standings`] | which real servers have failed, and whose time to drain runs |
 //! | [`api`] | what operators and programs ask of a running daemon |
+//! | [`diff`] | what another configuration would change, in words |
+//! | [`explain`] | where a packet would go, by a running director's tables |
 //! | [`hops`] | the way to each real server: interface, MAC addresses, tunnel source |
 //! | [`vips`] | VIPs on the outside interfaces, and their announcements |
 //! | [`forwarding`] | the sysctls that routing replies needs |
@@ -16,10 +19,13 @@
 //! | [`linux`] | the kernel's interfaces |
 
 pub mod api;
+pub mod diff;
 pub mod director;
+pub mod explain;
 pub mod forwarding;
 pub mod hops;
 pub mod linux;
+pub mod overrides;
 pub mod place;
 pub mod prefixes;
 pub mod routes;

@@ -2,6 +2,7 @@
 
 use crate::linux::attach::Mode;
 use crate::linux::data_plane::since_boot;
+use crate::overrides::Overrides;
 use crate::standings::Standings;
 use ipnet::IpNet;
 use marca_tables::ids::Ids;
@@ -93,12 +94,17 @@ impl Place {
         self.run_dir.join("state.json")
     }
 
-    fn running_file(&self) -> PathBuf {
+    /// The configuration in force.
+    pub fn running_file(&self) -> PathBuf {
         self.run_dir.join("running.toml")
     }
 
     fn standings_file(&self) -> PathBuf {
         self.state_dir.join("standings.json")
+    }
+
+    fn overrides_file(&self) -> PathBuf {
+        self.state_dir.join("overrides.json")
     }
 
     /// Where the daemon takes requests.
@@ -194,6 +200,24 @@ impl Place {
         Ok(Moment { boot: boot.trim().to_owned(), since_boot, since_epoch })
     }
 
+    /// What operators have said by hand. It outlives a reboot as standings do.
+    pub fn overrides(&self) -> Result<Overrides, PlaceError> {
+        let remembered: Remembered<Overrides> = read(&self.overrides_file())?;
+        Ok(match self.moment()? {
+            now if now.boot == remembered.moment.boot || remembered.moment.boot.is_empty() => remembered.value,
+            now => remembered.value.rebooted(|time| now.instead_of(&remembered.moment, time)),
+        })
+    }
+
+    pub fn save_overrides(&self, overrides: &Overrides) -> Result<(), PlaceError> {
+        // Nearly always there are none.
+        if overrides.is_empty() && !self.overrides_file().exists() {
+            return Ok(());
+        }
+        fs::create_dir_all(&self.state_dir).map_err(|e| PlaceError::new("create", &self.state_dir, e))?;
+        save(&self.overrides_file(), &Remembered { moment: self.moment()?, value: overrides })
+    }
+
     /// The configuration in force, if a director was started here.
     pub fn running(&self) -> Result<Option<String>, PlaceError> {
         let path = self.running_file();
@@ -210,7 +234,7 @@ impl Place {
 
     /// Forgets everything, once nothing of it is left on the host.
     pub fn clear(&self) -> Result<(), PlaceError> {
-        let files = [self.state_file(), self.standings_file(), self.running_file()];
+        let files = [self.state_file(), self.standings_file(), self.overrides_file(), self.running_file()];
         for path in files.into_iter().chain([self.control_socket(), self.lock_file()]) {
             match fs::remove_file(&path) {
                 Err(cause) if cause.kind() != io::ErrorKind::NotFound => {

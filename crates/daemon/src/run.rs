@@ -3,16 +3,17 @@
 use crate::api::ask::{Done, Reloaded, Reply};
 use crate::api::{Api, Asked, Events, Kind, Problem};
 use crate::director::{Director, DirectorError, Replaced, Started, TICK, Wanted};
+use crate::linux::file::FileWatch;
 use crate::linux::network::Changes;
 use crate::linux::systemd::Manager;
 use crate::place::Place;
 use crate::standings::Meant;
 use marca_config::plan::Plan;
-use std::fs;
-use std::mem;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use std::{fs, mem};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::{JoinHandle, spawn_blocking};
 
@@ -28,15 +29,18 @@ pub async fn run(place: Place, file: &Path, text: &str, ready: impl FnOnce(&Star
     let mut terminate = signal(SignalKind::terminate()).map_err(DirectorError::Signal)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(DirectorError::Signal)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(DirectorError::Signal)?;
-    let mut api = Api::open(&place).map_err(DirectorError::Api)?;
-    let (mut director, started) = Director::start(place, &file.display().to_string(), text).await?;
+    let mut api = Api::open(&place, file).map_err(DirectorError::Api)?;
+    let (mut director, mut started) = Director::start(place, &file.display().to_string(), text).await?;
+    started.findings.extend(api.configure(director.api()));
     ready(&started);
     let mut manager = Manager::of_environment();
     manager.ready(director.summary());
     let mut summed_up = Instant::now();
+    let mut watch = FileWatch::default();
+    watch.set(file, director.reload_when());
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut reloads = Reloads::default();
+    let mut reloads = Reloads::after(text);
     loop {
         tokio::select! {
             change = changes.next() => match change {
@@ -46,6 +50,10 @@ pub async fn run(place: Place, file: &Path, text: &str, ready: impl FnOnce(&Star
             _ = tick.tick() => {
                 if let Err(error) = director.tick().await {
                     tracing::error!("{error}");
+                }
+                match director.end_overrides() {
+                    Ok(told) => told.iter().for_each(|line| tell(api.events(), Kind::Override, &line.to_string())),
+                    Err(error) => tracing::error!("{error}"),
                 }
                 let now = Instant::now();
                 manager.alive(now);
@@ -65,8 +73,12 @@ pub async fn run(place: Place, file: &Path, text: &str, ready: impl FnOnce(&Star
                 manager.reloading();
                 reloads.ask(file, &director, None);
             }
+            () = watch.changed() => reloads.look(file, &director),
             read = reloads.read() => {
-                reload(&mut director, api.events(), read, reloads.done()).await;
+                if let Some(read) = read {
+                    reload(&mut director, &mut api, read, reloads.done()).await;
+                    watch.set(file, director.reload_when());
+                }
                 reloads.go_on(file, &director);
                 if reloads.reading.is_none() {
                     manager.ready(director.summary());
@@ -84,41 +96,80 @@ pub async fn run(place: Place, file: &Path, text: &str, ready: impl FnOnce(&Star
 const SUMMARY: Duration = Duration::from_secs(5);
 
 /// Files that are read beside the event loop, one at a time: with thousands of services that takes long.
-#[derive(Default)]
 struct Reloads {
-    reading: Option<JoinHandle<Result<Wanted, DirectorError>>>,
+    reading: Option<JoinHandle<Option<Read>>>,
     /// Who hears of it.
     replies: Vec<Reply<Reloaded>>,
     /// The file may be another one since it was read, and who hears of the next reading.
-    again: bool,
-    next: Vec<Reply<Reloaded>>,
+    next: Next,
+    waiting: Vec<Reply<Reloaded>>,
+    /// Of the text that was read last, good or bad.
+    last: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Next {
+    Nothing,
+    /// It is read if it is another one.
+    Look,
+    Read,
+}
+
+/// A file as it was.
+struct Read {
+    hash: u64,
+    wanted: Result<Wanted, DirectorError>,
 }
 
 impl Reloads {
+    /// This text is in force.
+    fn after(text: &str) -> Self {
+        let (replies, waiting) = Default::default();
+        Self { reading: None, replies, next: Next::Nothing, waiting, last: hash(text) }
+    }
+
     /// Reads the file now, or once more when it has been read.
     fn ask(&mut self, file: &Path, director: &Director, reply: Option<Reply<Reloaded>>) {
-        self.again = true;
-        self.next.extend(reply);
+        self.waiting.extend(reply);
+        self.need(Next::Read, file, director);
+    }
+
+    /// Something has happened to the file.
+    fn look(&mut self, file: &Path, director: &Director) {
+        self.need(Next::Look, file, director);
+    }
+
+    fn need(&mut self, next: Next, file: &Path, director: &Director) {
+        self.next = self.next.max(next);
         if self.reading.is_none() {
             self.go_on(file, director);
         }
     }
 
     fn go_on(&mut self, file: &Path, director: &Director) {
-        if !mem::take(&mut self.again) {
-            return;
-        }
-        self.replies = mem::take(&mut self.next);
+        let unless = match mem::replace(&mut self.next, Next::Nothing) {
+            Next::Nothing => return,
+            Next::Look => Some(self.last),
+            Next::Read => None,
+        };
+        self.replies = mem::take(&mut self.waiting);
         let (file, plan) = (file.to_owned(), director.plan());
-        self.reading = Some(spawn_blocking(move || read(&file, plan)));
+        self.reading = Some(spawn_blocking(move || Read::of(&file, plan, unless)));
     }
 
-    /// The next file that has been read.
-    async fn read(&mut self) -> Result<Wanted, DirectorError> {
+    /// The next file that has been read; `None` for one that is as it was.
+    async fn read(&mut self) -> Option<Result<Wanted, DirectorError>> {
         let Some(reading) = &mut self.reading else { return std::future::pending().await };
         let read = reading.await;
         self.reading = None;
-        read.unwrap_or_else(|error| Err(DirectorError::Reading(error.to_string())))
+        match read {
+            Ok(read) => {
+                let read = read?;
+                self.last = read.hash;
+                Some(read.wanted)
+            }
+            Err(error) => Some(Err(DirectorError::Reading(error.to_string()))),
+        }
     }
 
     /// Who hears of what was read last.
@@ -127,11 +178,33 @@ impl Reloads {
     }
 }
 
-fn read(file: &Path, plan: Arc<Plan>) -> Result<Wanted, DirectorError> {
-    let name = file.display().to_string();
-    let text = fs::read_to_string(file).map_err(|cause| DirectorError::Read { file: name.clone(), cause });
-    let wanted = text.and_then(|text| Wanted::of(&name, &text));
-    wanted.map(|wanted| wanted.against(plan))
+impl Read {
+    /// `None` if it has this hash.
+    fn of(file: &Path, plan: Arc<Plan>, unless: Option<u64>) -> Option<Self> {
+        let name = file.display().to_string();
+        let text = match fs::read_to_string(file) {
+            Ok(text) => text,
+            // Whoever writes it may be about to put it there.
+            Err(error) if unless.is_some() && error.kind() == std::io::ErrorKind::NotFound => return None,
+            Err(cause) => {
+                let hash = hash(&cause.to_string());
+                return (unless != Some(hash))
+                    .then(|| Self { hash, wanted: Err(DirectorError::Read { file: name, cause }) });
+            }
+        };
+        let hash = hash(&text);
+        if unless == Some(hash) {
+            return None;
+        }
+        Some(Self { hash, wanted: Wanted::of(&name, &text).map(|wanted| wanted.against(plan)) })
+    }
+}
+
+/// Enough to see that a text is another one.
+fn hash(text: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish()
 }
 
 fn answer(director: &mut Director, events: &Events, asked: Asked) {
@@ -143,6 +216,15 @@ fn answer(director: &mut Director, events: &Events, asked: Asked) {
                 Done { lines }
             });
             // Whoever has asked may be gone.
+            let _ = reply.send(done.map_err(|error| of_servers(&error, &servers)));
+        }
+        Asked::Say { servers, change, until, reply } => {
+            let meant: Vec<Meant> = servers.iter().map(|text| Meant::of(text)).collect();
+            let done = director.say(&meant, change, until).map(|told| {
+                let lines: Vec<String> = told.iter().map(ToString::to_string).collect();
+                lines.iter().for_each(|line| tell(events, Kind::Override, line));
+                Done { lines }
+            });
             let _ = reply.send(done.map_err(|error| of_servers(&error, &servers)));
         }
         Asked::Reload { .. } => unreachable!("the event loop sees to these"),
@@ -170,7 +252,7 @@ fn tell(events: &Events, kind: Kind, line: &str) {
 
 async fn reload(
     director: &mut Director,
-    events: &Events,
+    api: &mut Api,
     read: Result<Wanted, DirectorError>,
     replies: Vec<Reply<Reloaded>>,
 ) {
@@ -179,16 +261,18 @@ async fn reload(
         Err(error) => Err(error),
     };
     let answer = match replaced {
-        Ok(replaced) => {
+        Ok(mut replaced) => {
+            replaced.findings.extend(api.configure(director.api()));
+            replaced.findings.iter().for_each(|finding| tracing::warn!("{finding}"));
             tracing::info!("configuration replaced: {replaced}");
-            events.tell(Kind::Reload, (None, None), format!("configuration replaced: {replaced}"));
+            api.events().tell(Kind::Reload, (None, None), format!("configuration replaced: {replaced}"));
             Ok(reloaded(replaced))
         }
         Err(error) => {
             tracing::error!("{error}\nnothing was changed");
             let text = error.to_string();
             let headline = text.lines().next().unwrap_or_default();
-            events.tell(Kind::Reload, (None, None), format!("nothing was changed: {headline}"));
+            api.events().tell(Kind::Reload, (None, None), format!("nothing was changed: {headline}"));
             Err(Problem::from(&error))
         }
     };

@@ -141,7 +141,8 @@ impl Standings {
         } else if self.draining.get(&key).is_some_and(|entry| entry.over && !entry.removed) {
             Standing::Drained
         } else {
-            Standing::Serving
+            // As an operator's hand has it.
+            real.standing
         }
     }
 

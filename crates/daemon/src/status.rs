@@ -1,8 +1,10 @@
 //! What a director counts, as a value: read from its maps and files, whether its daemon runs or not.
 
 use crate::linux::data_plane::{DataPlaneError, Maps, since_boot};
+use crate::overrides::{Duty, Now, Override, Overrides, Until};
 use crate::place::{Place, PlaceError, State};
 use crate::standings::{Draining, Standings};
+use jiff::Timestamp;
 use marca_config::model::{Config, Selector, Service};
 use marca_config::plan::{Family, Plan, RealPlan, ServicePlan};
 use marca_engine::layout::{Traffic, real_flags};
@@ -15,14 +17,19 @@ use marca_tables::sweep::count_valid;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use utoipa::ToSchema;
 
 /// A director that runs, or whose data plane does, opened for reading.
 pub struct Running {
-    pub maps: Maps,
-    pub config: Config,
-    pub plan: Plan,
+    pub maps: Arc<Maps>,
+    pub config: Arc<Config>,
+    /// As operators have it: the configuration, with what they have said by hand.
+    pub plan: Arc<Plan>,
+    /// As the configuration has it.
+    pub file: Arc<Plan>,
     pub state: State,
+    pub overrides: Overrides,
     pub standings: Standings,
     /// Whether a daemon looks after it.
     pub daemon: Option<u32>,
@@ -41,17 +48,38 @@ pub enum ReadError {
     Config(String),
 }
 
-impl Running {
-    /// Opens the director that has this place.
-    pub fn open(place: &Place) -> Result<Self, ReadError> {
-        let maps = Maps::open(&place.pin_dir)?;
+/// The configuration in force, read. That takes long with thousands of services, and changes seldom.
+#[derive(Clone)]
+pub struct RunningConfig {
+    pub config: Arc<Config>,
+    pub plan: Arc<Plan>,
+}
+
+impl RunningConfig {
+    pub fn read(place: &Place) -> Result<Self, ReadError> {
         let Some(text) = place.running()? else {
             return Err(ReadError::NoConfig(place.run_dir.join("running.toml").display().to_string()));
         };
         let loaded = marca_config::load("running.toml", &text).map_err(|e| ReadError::Config(e.render(false)))?;
         let plan = Plan::of(&loaded.config).map_err(|e| ReadError::Config(e.to_string()))?;
+        Ok(Self { config: Arc::new(loaded.config), plan: Arc::new(plan) })
+    }
+}
+
+impl Running {
+    /// Opens the director that has this place.
+    pub fn open(place: &Place) -> Result<Self, ReadError> {
+        let maps = Arc::new(Maps::open(&place.pin_dir)?);
+        Self::with(place, maps, &RunningConfig::read(place)?)
+    }
+
+    /// The same with what is known of it already.
+    pub fn with(place: &Place, maps: Arc<Maps>, running: &RunningConfig) -> Result<Self, ReadError> {
         let (state, standings, daemon) = (place.state()?, place.standings()?, place.running_daemon()?);
-        Ok(Self { maps, config: loaded.config, plan, state, standings, daemon })
+        let overrides = place.overrides()?.kept(&running.plan);
+        let plan = overrides.apply(&running.plan);
+        let (config, file) = (Arc::clone(&running.config), Arc::clone(&running.plan));
+        Ok(Self { maps, config, plan, file, state, overrides, standings, daemon })
     }
 
     pub fn clock(&self) -> Clock {
@@ -153,14 +181,31 @@ impl Running {
         load.map_or((0, 0), |l| (count(l.active.get()), count(l.inactive.get())))
     }
 
+    /// What an operator has said of a real server.
+    fn by_hand(&self, service: &ServicePlan, real: &RealPlan, said: &Override) -> HandStatus {
+        let mut services = self.file.services.iter().filter(|file| is_same(file, service));
+        let configured = services.find_map(|file| file.reals.iter().find(|known| known.address == real.address));
+        let now = since_boot().map(|boot| Now { boot, clock: Timestamp::now() });
+        let moment = |until: Until| until.moment(*now.as_ref().ok()?);
+        HandStatus {
+            duty: said.duty.map(|(duty, _)| duty.name().into()),
+            duty_until: said.duty.and_then(|(_, until)| moment(until)),
+            weight: said.weight.map(|(weight, _)| weight),
+            weight_until: said.weight.and_then(|(_, until)| moment(until)),
+            configured_weight: configured.map_or(0, |real| real.weight),
+        }
+    }
+
     fn server(&self, service: &ServicePlan, real: &RealPlan) -> ServerStatus {
         let number = number(&self.state.ids, &service.name, service.family, real);
         let traffic = number.map_or(Traffic::default(), |n| self.maps.traffic(n));
         let (active, inactive) = self.load(number);
         // As packets have it, whether a daemon sees to deadlines or not.
         let flags = number.and_then(|n| self.maps.memory.reals.get(n)).map_or(real_flags::UP, |real| real.flags);
+        let said = self.overrides.of(service, real);
         let state = match flags {
             _ if flags & real_flags::DOWN != 0 => "down",
+            _ if said.is_some_and(|said| said.duty.is_some_and(|(duty, _)| duty == Duty::Disabled)) => "disabled",
             _ if flags & real_flags::UP == 0 => "drained",
             _ if real.weight == 0 => "draining",
             _ => "up",
@@ -171,6 +216,7 @@ impl Running {
             addresses: real.address.into_iter().collect(),
             forward: real.forward.name().into(),
             weight: real.weight,
+            by_hand: said.map(|said| self.by_hand(service, real, said)),
             upper: real.upper,
             lower: real.lower,
             overloaded: number.and_then(|n| self.maps.memory.loads.at(n)).is_some_and(threshold::is_overloaded),
@@ -181,6 +227,10 @@ impl Running {
             traffic: TrafficStatus::from(traffic),
         }
     }
+}
+
+fn is_same(one: &ServicePlan, other: &ServicePlan) -> bool {
+    one.name == other.name && one.family == other.family
 }
 
 /// Until a deadline.
@@ -275,9 +325,12 @@ pub struct ServerStatus {
     #[schema(value_type = Vec<String>)]
     pub addresses: Vec<IpAddr>,
     pub forward: String,
-    /// Of the configuration.
+    /// Of the configuration, or an operator's hand.
     pub weight: u16,
-    /// `up`; `down`: it has failed; `draining`: weight 0; `drained`: weight 0, and its deadline has passed.
+    /// What an operator has said of it by hand.
+    pub by_hand: Option<HandStatus>,
+    /// `up`; `down`: it has failed; `draining`: weight 0; `drained`: weight 0, and its deadline has passed; `disabled`: by
+    /// hand.
     pub state: String,
     /// Until its persistent clients move, if there is a deadline.
     pub seconds_left: Option<u64>,
@@ -294,12 +347,28 @@ pub struct ServerStatus {
     pub traffic: TrafficStatus,
 }
 
+/// What an operator has said of a real server by hand.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HandStatus {
+    /// `drained` or `disabled`.
+    pub duty: Option<String>,
+    /// When that ends, as RFC 3339 has it; null: when it is taken back.
+    pub duty_until: Option<String>,
+    pub weight: Option<u16>,
+    pub weight_until: Option<String>,
+    /// What the configuration says.
+    pub configured_weight: u16,
+}
+
 impl ServerStatus {
     /// The same real server of the other family.
     fn add(&mut self, other: &Self) {
         self.addresses.extend(other.addresses.iter().filter(|a| !self.addresses.contains(a)).collect::<Vec<_>>());
         if other.state == "down" || self.state == "up" {
             self.state.clone_from(&other.state);
+        }
+        if self.by_hand.is_none() {
+            self.by_hand.clone_from(&other.by_hand);
         }
         self.seconds_left = self.seconds_left.max(other.seconds_left);
         self.overloaded |= other.overloaded;

@@ -82,7 +82,7 @@ fn the_daemon_answers_by_http_what_is_asked_well_and_says_what_is_wrong_with_the
     bad("POST", "/v1/fail", Some(r#"{"servers": ["web1", 7]}"#), (400, "bad-request", json!(["/servers/1"])));
     bad("POST", "/v1/fail", Some(r#"{"servers": []}"#), (400, "bad-request", json!(["/servers"])));
     bad("POST", "/v1/fail", Some(r#"{"servers": ["web1"], "x": 1}"#), (400, "bad-request", json!(["/x"])));
-    bad("POST", "/v1/fail", Some(r#"{"servers": ["web1", "web9"]}"#), (422, "unknown-server", json!(["/servers/1"])));
+    bad("POST", "/v1/fail", Some(r#"{"servers": ["web1", "web9"]}"#), (404, "unknown-server", json!(["/servers/1"])));
     bad("GET", "/v1/status?service=none", None, (404, "not-found", json!(["service"])));
     bad("GET", "/v1/status?servise=shop", None, (400, "bad-request", json!(["servise"])));
     let large = format!(r#"{{"servers": ["{}"]}}"#, "x".repeat(100_000));

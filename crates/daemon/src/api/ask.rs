@@ -1,6 +1,9 @@
 //! What the owner of the director is asked, and answers.
 
 use super::Problem;
+use super::problem::Sort;
+use crate::director::now;
+use crate::overrides::{Change, Until};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use utoipa::ToSchema;
@@ -12,8 +15,20 @@ pub type Reply<T> = oneshot::Sender<Result<T, Problem>>;
 pub enum Asked {
     /// These real servers have failed, or serve again: see [`crate::standings::Meant`].
     Health { servers: Vec<String>, up: bool, reply: Reply<Done> },
+    /// An operator says something of these real servers.
+    Say { servers: Vec<String>, change: Change, until: Until, reply: Reply<Done> },
     /// Put in force what the daemon's file says now.
     Reload { reply: Reply<Reloaded> },
+}
+
+/// Reads until when something is to hold.
+///
+/// # Errors
+/// When it is neither a duration nor a moment to come.
+pub fn until(text: Option<&str>) -> Result<Until, Problem> {
+    let Some(text) = text else { return Ok(Until::TakenBack) };
+    let now = now().map_err(|error| Problem::from(&error))?;
+    Until::parse(text, now).map_err(|detail| Problem::new(Sort::BadRequest, detail).at("/until"))
 }
 
 /// Something was changed.

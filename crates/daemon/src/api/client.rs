@@ -3,10 +3,11 @@
 use super::{Event, Problem};
 use crate::place::Place;
 use http_body_util::{BodyExt, Full};
+pub use hyper::Method;
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
 use hyper::header::{CONTENT_TYPE, HOST};
-use hyper::{Method, Request, Response};
+use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;

@@ -18,12 +18,27 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
-        if !is_json(request.headers()) {
-            return Err(Problem::new(Sort::UnsupportedMediaType, "this takes a body of application/json"));
-        }
-        let bytes = bytes(request.into_body(), MOST_BYTES).await?;
-        parsed(&bytes).map(Self)
+        read(request, MOST_BYTES).await.map(Self)
     }
+}
+
+/// The same for one that may have a configuration file in it.
+pub(super) struct LargeJson<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for LargeJson<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        read(request, MOST_BYTES_OF_FILES).await.map(Self)
+    }
+}
+
+async fn read<T: DeserializeOwned>(request: Request, most: usize) -> Result<T, Problem> {
+    if !is_json(request.headers()) {
+        return Err(Problem::new(Sort::UnsupportedMediaType, "this takes a body of application/json"));
+    }
+    let bytes = bytes(request.into_body(), most).await?;
+    parsed(&bytes)
 }
 
 /// Parameters behind the question mark.
@@ -58,7 +73,7 @@ fn wrong_parameter(rejection: &axum::extract::rejection::QueryRejection) -> Prob
 }
 
 /// All of a body, if it is not too large and comes in time.
-pub(super) async fn bytes(body: Body, most: usize) -> Result<Vec<u8>, Problem> {
+async fn bytes(body: Body, most: usize) -> Result<Vec<u8>, Problem> {
     let body = Limited::new(body, most).collect();
     let Ok(collected) = tokio::time::timeout(BODY_PATIENCE, body).await else {
         return Err(Problem::new(Sort::TooSlow, format!("the body took more than {} s", BODY_PATIENCE.as_secs())));
@@ -100,7 +115,9 @@ fn pointer(path: &Path) -> String {
 }
 
 /// Of a body that is no configuration file.
-pub(super) const MOST_BYTES: usize = 64 << 10;
+const MOST_BYTES: usize = 64 << 10;
+/// Of one that is: ten thousand services take a few.
+const MOST_BYTES_OF_FILES: usize = 32 << 20;
 /// How long one may take to arrive.
 const BODY_PATIENCE: Duration = Duration::from_secs(10);
 

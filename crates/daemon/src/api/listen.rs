@@ -1,24 +1,29 @@
 //! Sockets, who may ask, how long a connection may take.
 
-use super::Shared;
-use super::routes;
+use super::network::{Endpoints, Secrets};
+use super::problem::Sort;
+use super::{Problem, Shared, routes};
 use crate::linux::peer;
 use axum::Router;
+use axum::http::HeaderMap;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use marca_config::model::Access;
 use nix::unistd::{Group, chown, geteuid};
-use std::fmt;
-use std::fs;
-use std::io;
+use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
+use std::{fmt, fs, io};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::UnixListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::Semaphore;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::task::AbortHandle;
 use tokio_io_timeout::TimeoutStream;
 use tower::ServiceExt;
 
@@ -46,15 +51,6 @@ impl Listener {
     }
 }
 
-/// What somebody may ask.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Access {
-    /// What changes nothing.
-    #[expect(dead_code, reason = "tokens will have it")]
-    Read,
-    Admin,
-}
-
 /// Who asks, for the log.
 #[derive(Clone, Debug)]
 pub(super) struct Asker {
@@ -68,42 +64,115 @@ impl fmt::Display for Asker {
     }
 }
 
-/// Serves requests until the sender of `closed` is dropped.
-pub(super) async fn listen(listener: Listener, shared: Arc<Shared>, mut closed: watch::Receiver<()>) {
+/// Where a request comes from.
+#[derive(Clone)]
+pub(super) enum Origin {
+    /// The socket in the director's folder.
+    Local(Asker),
+    /// The network; each request says who asks.
+    Remote(SocketAddr, Arc<RwLock<Option<Secrets>>>),
+}
+
+impl Origin {
+    /// Who asks by a request with these headers.
+    pub fn asker(&self, headers: &HeaderMap) -> Result<Asker, Problem> {
+        match self {
+            Origin::Local(asker) => Ok(asker.clone()),
+            Origin::Remote(from, secrets) => match &*secrets.read().unwrap_or_else(PoisonError::into_inner) {
+                Some(secrets) => secrets.asker(headers, *from),
+                None => Err(Problem::new(Sort::Unauthorized, "nobody may ask by the network any more")),
+            },
+        }
+    }
+}
+
+/// Serves requests until the sender of endpoints is dropped.
+pub(super) async fn listen(listener: Listener, shared: Arc<Shared>, mut endpoints: UnboundedReceiver<Endpoints>) {
     let router = routes::router(shared);
-    let connections = Arc::new(Semaphore::new(CONNECTIONS));
     let listener = match UnixListener::from_std(listener.0) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!("listen for requests: {error}"),
     };
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            _ = closed.changed() => return,
-        };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                tracing::warn!("take a request: {error}");
-                tokio::time::sleep(Duration::from_secs(1)).await;
-                continue;
+    let local = tokio::spawn(take_local(listener, router.clone()));
+    let secrets: Arc<RwLock<Option<Secrets>>> = Arc::default();
+    // Of all endpoints together, so that the network cannot take the socket's.
+    let connections = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut taking: HashMap<SocketAddr, AbortHandle> = HashMap::new();
+    while let Some(next) = endpoints.recv().await {
+        taking.retain(|address, taking| {
+            let stays = next.addresses.contains(address);
+            if !stays {
+                taking.abort();
             }
-        };
+            stays
+        });
+        *secrets.write().unwrap_or_else(PoisonError::into_inner) = next.secrets;
+        for (address, listener) in next.listeners {
+            match TcpListener::from_std(listener) {
+                Ok(listener) => {
+                    let (secrets, connections) = (Arc::clone(&secrets), Arc::clone(&connections));
+                    let task = tokio::spawn(take_remote(listener, router.clone(), secrets, connections));
+                    taking.insert(address, task.abort_handle());
+                }
+                Err(error) => tracing::error!("take requests at {address}: {error}"),
+            }
+        }
+    }
+    local.abort();
+}
+
+async fn take_local(listener: UnixListener, router: Router) {
+    let connections = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
         // Further ones wait at the socket.
         let Ok(turn) = Arc::clone(&connections).acquire_owned().await else { return };
-        let asker = match peer::credentials(&stream).map(|peer| who(&peer)) {
-            Ok(Some(asker)) => asker,
-            Ok(None) => continue,
-            Err(error) => {
-                tracing::warn!("who asks: {error}");
-                continue;
+        let Some((stream, _)) = accepted(listener.accept().await).await else { continue };
+        match peer::credentials(&stream).map(|peer| who(&peer)) {
+            Ok(Some(asker)) => {
+                let router = router.clone();
+                tokio::spawn(async move {
+                    let _turn = turn;
+                    serve(stream, router, Origin::Local(asker)).await;
+                });
             }
-        };
-        let router = router.clone();
+            Ok(None) => {}
+            Err(error) => tracing::warn!("who asks: {error}"),
+        }
+    }
+}
+
+async fn take_remote(
+    listener: TcpListener,
+    router: Router,
+    secrets: Arc<RwLock<Option<Secrets>>>,
+    connections: Arc<Semaphore>,
+) {
+    loop {
+        let Ok(turn) = Arc::clone(&connections).acquire_owned().await else { return };
+        let Some((stream, from)) = accepted(listener.accept().await).await else { continue };
+        let acceptor = secrets.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(|s| s.acceptor.clone());
+        let Some(acceptor) = acceptor else { continue };
+        let (router, secrets) = (router.clone(), Arc::clone(&secrets));
         tokio::spawn(async move {
             let _turn = turn;
-            serve(stream, router, asker).await;
+            match tokio::time::timeout(HEADER_PATIENCE, acceptor.accept(stream)).await {
+                Ok(Ok(stream)) => serve(stream, router, Origin::Remote(from, secrets)).await,
+                Ok(Err(error)) => tracing::debug!("{from}: {error}"),
+                Err(_) => tracing::debug!("{from}: no TLS in {} s", HEADER_PATIENCE.as_secs()),
+            }
         });
+    }
+}
+
+/// What has come, if anything has; without descriptors left there is no hurry to try again.
+async fn accepted<T>(accepted: io::Result<T>) -> Option<T> {
+    match accepted {
+        Ok(accepted) => Some(accepted),
+        Err(error) => {
+            tracing::warn!("take a request: {error}");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            None
+        }
     }
 }
 
@@ -123,9 +192,9 @@ fn who(peer: &peer::Credentials) -> Option<Asker> {
 }
 
 /// One connection, which may have several requests.
-async fn serve<S: AsyncRead + AsyncWrite + Send + 'static>(stream: S, router: Router, asker: Asker) {
+async fn serve<S: AsyncRead + AsyncWrite + Send + 'static>(stream: S, router: Router, origin: Origin) {
     let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
-        request.extensions_mut().insert(asker.clone());
+        request.extensions_mut().insert(origin.clone());
         router.clone().oneshot(request.map(axum::body::Body::new))
     });
     let mut stream = TimeoutStream::new(stream);

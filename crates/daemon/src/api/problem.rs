@@ -125,7 +125,7 @@ impl Sort {
             Sort::UnsupportedMediaType => {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "The body is of another type")
             }
-            Sort::UnknownServer => (StatusCode::UNPROCESSABLE_ENTITY, "unknown-server", "No service has this server"),
+            Sort::UnknownServer => (StatusCode::NOT_FOUND, "unknown-server", "No service has this server"),
             Sort::FaultyConfiguration => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "faulty-configuration", "The configuration is faulty")
             }

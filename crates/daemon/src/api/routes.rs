@@ -1,10 +1,13 @@
 //! The requests.
 
 use super::ask::{Done, Reloaded, Reply};
-use super::extract::{Json, Parameters};
-use super::listen::{Access, Asker};
+use super::extract::{Json, LargeJson, Parameters};
+use super::listen::Origin;
 use super::problem::Sort;
-use super::{Asked, Event, Problem, Shared};
+use super::{Asked, Event, Problem, Shared, hand, records};
+use crate::diff::Diff;
+use crate::director::DirectorError;
+use crate::explain::{Explained, Question, QuestionError};
 use crate::status::Status;
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -14,6 +17,7 @@ use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Router};
 use futures_util::{Stream, StreamExt, stream};
+use marca_config::model::Access;
 use serde::{Deserialize, Serialize};
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -38,6 +42,10 @@ fn both() -> (Router<Arc<Shared>>, OpenApi) {
         .routes(routes!(fail))
         .routes(routes!(restore))
         .routes(routes!(reload))
+        .routes(routes!(explain))
+        .routes(routes!(diff))
+        .merge(hand::router())
+        .merge(records::router())
         .routes(routes!(events))
         .split_for_parts()
 }
@@ -59,7 +67,11 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
 }
 
 /// Who may ask, and how long an answer may take.
-async fn guard(Extension(asker): Extension<Asker>, request: Request<Body>, next: Next) -> Response {
+async fn guard(Extension(origin): Extension<Origin>, request: Request<Body>, next: Next) -> Response {
+    let asker = match origin.asker(request.headers()) {
+        Ok(asker) => asker,
+        Err(problem) => return problem.into_response(),
+    };
     let reads = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
     if !reads && asker.access < Access::Admin {
         return Problem::new(Sort::Forbidden, "this token only reads").into_response();
@@ -78,7 +90,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Shared {
     /// Has the owner answer.
-    async fn ask<T>(&self, asked: impl FnOnce(Reply<T>) -> Asked) -> Result<T, Problem> {
+    pub async fn ask<T>(&self, asked: impl FnOnce(Reply<T>) -> Asked) -> Result<T, Problem> {
         let (reply, answer) = oneshot::channel();
         self.owner.send(asked(reply)).await.map_err(|_| Problem::ends())?;
         answer.await.map_err(|_| Problem::ends())?
@@ -142,7 +154,7 @@ pub(super) struct Servers {
 impl Servers {
     /// # Errors
     /// When there are none, or too many to be meant.
-    fn checked(self) -> Result<Vec<String>, Problem> {
+    pub fn checked(self) -> Result<Vec<String>, Problem> {
         match self.servers.len() {
             1..=1000 => Ok(self.servers),
             0 => Err(Problem::new(Sort::BadRequest, "no server is named").at("/servers")),
@@ -188,6 +200,59 @@ async fn health(shared: &Shared, servers: Servers, up: bool) -> Answer<Done> {
 ))]
 async fn reload(State(shared): State<Arc<Shared>>) -> Answer<Reloaded> {
     shared.ask(|reply| Asked::Reload { reply }).await.map(axum::Json)
+}
+
+/// Where a packet would go, and why
+#[utoipa::path(get, path = "/v1/explain", tag = "read", params(Question), responses(
+    (status = 200, description = "As the tables are now", body = Explained),
+    (status = "4XX", description = "This is no packet", body = Problem, content_type = "application/problem+json"),
+    (status = "5XX", description = "Nothing was read", body = Problem, content_type = "application/problem+json"),
+))]
+async fn explain(State(shared): State<Arc<Shared>>, Parameters(question): Parameters<Question>) -> Answer<Explained> {
+    let frame = question.frame().map_err(|error| {
+        let parameter = if matches!(error, QuestionError::Flag(_)) { "flags" } else { "to" };
+        Problem::new(Sort::BadRequest, error.to_string()).of_parameter(parameter)
+    })?;
+    let explained = shared.reader.read(move |running| {
+        let explained = running.explain(&frame, question.interface.as_deref());
+        explained.map_err(|error| Problem::new(Sort::Failed, error.to_string()))
+    });
+    explained.await.map(axum::Json)
+}
+
+/// A configuration to hold against the one in force.
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+struct Other {
+    /// The name to print in diagnostics.
+    #[schema(nullable = false, max_length = 4096)]
+    file: Option<String>,
+    /// Its text; without it the daemon's own file is read.
+    #[schema(nullable = false)]
+    text: Option<String>,
+}
+
+/// What another configuration would change
+#[utoipa::path(post, path = "/v1/diff", tag = "read", request_body = Other, responses(
+    (status = 200, description = "Nothing was changed", body = Diff),
+    (status = "4XX", description = "It is faulty", body = Problem, content_type = "application/problem+json"),
+    (status = "5XX", description = "It was not read", body = Problem, content_type = "application/problem+json"),
+))]
+async fn diff(State(shared): State<Arc<Shared>>, LargeJson(other): LargeJson<Other>) -> Answer<Diff> {
+    let (place, own) = (shared.reader.place().clone(), shared.file.clone());
+    let compared = shared.reader.beside(move || {
+        let failed = |error: &dyn std::error::Error| Problem::new(Sort::Failed, error.to_string());
+        let own = own.display().to_string();
+        let text = match other.text {
+            Some(text) => text,
+            None => std::fs::read_to_string(&own)
+                .map_err(|cause| Problem::from(&DirectorError::Read { file: own.clone(), cause }))?,
+        };
+        let running = place.running().map_err(|error| failed(&error))?;
+        let running = running.ok_or_else(|| Problem::new(Sort::NotReady, "no configuration is in force yet"))?;
+        Diff::of(&running, other.file.as_deref().unwrap_or(&own), &text).map_err(|error| Problem::from(&error))
+    });
+    compared.await.map(axum::Json)
 }
 
 /// What happens, as it happens

@@ -51,7 +51,7 @@ impl Director {
     }
 
     /// Real servers of these services stand otherwise.
-    fn restand(&mut self, services: &BTreeSet<usize>) -> Result<(), DirectorError> {
+    pub(super) fn restand(&mut self, services: &BTreeSet<usize>) -> Result<(), DirectorError> {
         let (memory, ids) = (&self.plane.maps.memory, &self.state.ids);
         let mut difference = Difference::default();
         let mut plan = Arc::clone(&self.plan);

@@ -41,11 +41,11 @@ impl fmt::Display for Replaced {
 /// A configuration that has been read and can be put in force. Making it takes no kernel, and with ten thousand services
 /// some time.
 pub struct Wanted {
-    pub(super) config: Config,
-    pub(super) plan: Arc<Plan>,
+    pub(crate) config: Config,
+    pub(crate) plan: Arc<Plan>,
     /// From this plan; to be found out while packets are not waiting for it.
     difference: Option<(Arc<Plan>, Difference)>,
-    pub(super) warnings: String,
+    pub(crate) warnings: String,
     text: String,
 }
 
@@ -89,10 +89,12 @@ impl Director {
     pub async fn put(&mut self, mut wanted: Wanted) -> Result<Replaced, DirectorError> {
         let began = Instant::now();
         let (mut standings, now) = (self.standings.clone(), since_boot()?);
-        standings.settle(&wanted.plan, now);
-        let configured = Arc::clone(&wanted.plan);
-        if standings.alter() {
-            wanted.plan = Arc::new(standings.apply(&configured));
+        let file = Arc::clone(&wanted.plan);
+        let overrides = self.overrides.kept(&file);
+        let configured = overrides.apply(&file);
+        standings.settle(&configured, now);
+        wanted.plan = if standings.alter() { Arc::new(standings.apply(&configured)) } else { Arc::clone(&configured) };
+        if !Arc::ptr_eq(&wanted.plan, &file) {
             wanted.difference = None;
         }
         let interfaces = self.known_interfaces(&wanted.config).await?;
@@ -116,6 +118,8 @@ impl Director {
         standings.part(&configured, &self.plan, &self.state.ids, now);
         self.plan = wanted.plan;
         (self.configured, self.standings) = (configured, standings);
+        (self.file, self.overrides) = (file, overrides);
+        (self.api, self.reload_when) = (wanted.config.api.clone(), wanted.config.router.reload);
         let mut replaced = Replaced {
             changed: difference.changed.len(),
             gone: difference.gone.len(),
@@ -131,6 +135,7 @@ impl Director {
         };
         let numbers = numbers(&self.state.ids, &self.plan, &unknown);
         failed(self.plane.maps.clear_refused(&numbers).map_err(DirectorError::from));
+        failed(self.place.save_overrides(&self.overrides).map_err(DirectorError::from));
         self.save_standings();
         if leaving != self::leaving(&self.state.ids) {
             failed(self.place.save_state(&self.state).map_err(DirectorError::from));

@@ -7,6 +7,7 @@ use crate::forwarding;
 use crate::hops::{self, Hops};
 use crate::linux::data_plane::{self, DataPlane, DataPlaneError, since_boot};
 use crate::linux::network::{Interface, Network};
+use crate::overrides::Overrides;
 use crate::place::Place;
 use crate::routes::Routes;
 use crate::standings::Standings;
@@ -49,9 +50,15 @@ impl Director {
             plane.maps.clear_refused(&numbers(&state.ids, &wanted.plan, &unknown))?;
         }
         state.hz = plane.clock.hz;
+        let overrides = place.overrides().unwrap_or_else(|error| {
+            tracing::error!("{error}; nothing that was said by hand holds any more");
+            Overrides::default()
+        });
+        let overrides = overrides.kept(&wanted.plan);
+        let configured = overrides.apply(&wanted.plan);
         let (mut standings, now) = (remembered(&place)?, since_boot()?);
-        standings.settle(&wanted.plan, now);
-        standings.part(&wanted.plan, &Plan::default(), &state.ids, now);
+        standings.settle(&configured, now);
+        standings.part(&configured, &Plan::default(), &state.ids, now);
         let adopted = plane.adopted;
         let reset = plane.clock.ticks(Duration::from_secs(RESET_SECONDS));
         let mut director = Self {
@@ -59,10 +66,14 @@ impl Director {
             network,
             plane,
             plan: match standings.alter() {
-                true => Arc::new(standings.apply(&wanted.plan)),
-                false => Arc::clone(&wanted.plan),
+                true => Arc::new(standings.apply(&configured)),
+                false => Arc::clone(&configured),
             },
-            configured: wanted.plan,
+            api: wanted.config.api.clone(),
+            reload_when: wanted.config.router.reload,
+            file: wanted.plan,
+            configured,
+            overrides,
             standings,
             state,
             hops: Hops::default(),
@@ -78,6 +89,9 @@ impl Director {
         };
         // Numbers before anything carries them; and everything to be undone before it is done.
         director.place.save_state(&director.state)?;
+        if let Err(error) = director.place.save_overrides(&director.overrides) {
+            tracing::error!("{error}; a restart would not know what was said by hand");
+        }
         director.save_standings();
         director.write(&interfaces).await?;
         director.set_sysctls(&wanted.config)?;

@@ -14,6 +14,7 @@
 //! | [`attach`] | how the programs come to interfaces: native and generic XDP, or TC |
 //! | [`tc`] | attachments to TC |
 //! | [`decap`] | the decapsulator on a real server |
+//! | [`file`] | inotify: changes of one file |
 //! | [`peer`] | who is at the other end of a Unix socket |
 //! | [`systemd`] | the service manager's socket |
 //! | `link` | the `bpf` system call, where aya has no name for what it does |
@@ -22,6 +23,7 @@ pub mod attach;
 pub mod bpffs;
 pub mod data_plane;
 pub mod decap;
+pub mod file;
 mod link;
 pub mod network;
 pub mod offload;

@@ -1,0 +1,71 @@
+//! What operators say of real servers by hand.
+
+use super::{Director, DirectorError};
+use crate::linux::data_plane::since_boot;
+use crate::overrides::{Change, Now, Overrides, Told, Until};
+use crate::standings::Meant;
+use jiff::Timestamp;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+impl Director {
+    /// Says something of real servers; what has come of it, a line for each.
+    ///
+    /// # Errors
+    /// Nothing has changed.
+    pub fn say(&mut self, servers: &[Meant], change: Change, until: Until) -> Result<Vec<Told>, DirectorError> {
+        let mut overrides = self.overrides.clone();
+        let said = overrides.say(&self.file, servers, change, (until, now()?));
+        let (services, told) = said.map_err(DirectorError::NoServer)?;
+        // Whoever comes after a crash must know.
+        self.place.save_overrides(&overrides)?;
+        if let Err(error) = self.override_with(overrides, &services.into_iter().collect()) {
+            self.place.save_overrides(&self.overrides)?;
+            return Err(error);
+        }
+        Ok(told)
+    }
+
+    /// Ends what holds no longer; what to tell of it.
+    pub fn end_overrides(&mut self) -> Result<Vec<Told>, DirectorError> {
+        if self.overrides.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut overrides = self.overrides.clone();
+        let told = overrides.due(now()?);
+        if overrides != self.overrides {
+            let before = self.overrides.apply(&self.file);
+            let after = overrides.apply(&self.file);
+            let services = (0..after.services.len()).filter(|&index| before.services[index] != after.services[index]);
+            self.override_with(overrides, &services.collect())?;
+            // A disk that is full holds nobody up: whoever reads the file ends it anew.
+            if let Err(error) = self.place.save_overrides(&self.overrides) {
+                tracing::error!("{error}");
+            }
+        }
+        Ok(told)
+    }
+
+    fn override_with(&mut self, overrides: Overrides, services: &BTreeSet<usize>) -> Result<(), DirectorError> {
+        let configured = overrides.apply(&self.file);
+        let before = (Arc::clone(&self.configured), self.standings.clone());
+        self.standings.settle(&configured, since_boot()?);
+        self.configured = configured;
+        self.save_standings();
+        if let Err(error) = self.restand(services) {
+            (self.configured, self.standings) = before;
+            self.save_standings();
+            return Err(error);
+        }
+        self.overrides = overrides;
+        Ok(())
+    }
+}
+
+/// By both clocks.
+///
+/// # Errors
+/// When the kernel does not tell.
+pub fn now() -> Result<Now, DirectorError> {
+    Ok(Now { boot: since_boot()?, clock: Timestamp::now() })
+}
