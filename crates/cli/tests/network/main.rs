@@ -16,7 +16,6 @@ mod peers;
 mod persistence;
 mod refusal;
 mod reload;
-mod schemathesis;
 mod selftest;
 mod services;
 mod site;
