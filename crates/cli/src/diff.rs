@@ -7,7 +7,6 @@ use marca_daemon::diff::Diff;
 use serde_json::json;
 use std::fs;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 #[derive(clap::Args)]
 pub struct Options {
@@ -20,8 +19,20 @@ pub struct Options {
     place: PlaceOptions,
 }
 
+/// Something would change: exit code 1, and all is said.
+#[derive(Debug)]
+pub struct Differs;
+
+impl std::fmt::Display for Differs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("they differ")
+    }
+}
+
+impl std::error::Error for Differs {}
+
 /// As diff(1): 0, nothing would change; 1, something would; 2, trouble.
-pub fn diff(options: &Options) -> Result<ExitCode> {
+pub fn diff(options: &Options) -> Result<()> {
     let diff = compared(options).map_err(|error| match error.downcast::<Refused>() {
         Ok(refused) => refused,
         Err(error) => Refused(format!("marca: {error:#}")),
@@ -34,7 +45,7 @@ pub fn diff(options: &Options) -> Result<ExitCode> {
     } else {
         print!("{diff}");
     }
-    Ok(if diff.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    if diff.is_empty() { Ok(()) } else { Err(Differs.into()) }
 }
 
 fn compared(options: &Options) -> Result<Diff> {

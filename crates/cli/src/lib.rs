@@ -138,10 +138,7 @@ pub fn main() -> ExitCode {
         Command::Reload(options) => reload::reload(&options),
         Command::Fail(options) => health::health(&options, false),
         Command::Restore(options) => health::health(&options, true),
-        Command::Diff(options) => match diff::diff(&options) {
-            Ok(code) => return code,
-            Err(error) => Err(error),
-        },
+        Command::Diff(options) => diff::diff(&options),
         Command::Drain(options) => hand::set(&options, "/v1/drain"),
         Command::Undrain(options) => hand::take_back(&options, "/v1/undrain"),
         Command::Disable(options) => hand::set(&options, "/v1/disable"),
@@ -155,6 +152,7 @@ pub fn main() -> ExitCode {
     });
     match done {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<diff::Differs>() => ExitCode::from(1),
         Err(error) => match error.downcast_ref::<Refused>() {
             Some(refused) => {
                 eprintln!("{refused}");

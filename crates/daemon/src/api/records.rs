@@ -73,6 +73,9 @@ impl Page {
     }
 
     fn piece(&self) -> Result<Piece, Problem> {
+        if i64::try_from(self.after).is_err() {
+            return Err(Problem::new(Sort::BadRequest, "there is no such page").of_parameter("after"));
+        }
         match self.limit {
             1..=10_000 => Ok(Piece { from: self.after, looks: LOOKS, most: self.limit.into() }),
             _ => Err(Problem::new(Sort::BadRequest, "a page has from 1 to 10000 entries").of_parameter("limit")),

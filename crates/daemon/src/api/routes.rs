@@ -24,7 +24,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::oneshot;
-use utoipa::openapi::{Info, OpenApi, OpenApiBuilder};
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::{ComponentsBuilder, Info, OpenApi, OpenApiBuilder};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -36,7 +37,12 @@ fn both() -> (Router<Arc<Shared>>, OpenApi) {
         "What operators and programs ask of a running director: see docs/api.md. Errors are problems of RFC 9457."
             .into(),
     );
-    OpenApiRouter::with_openapi(OpenApiBuilder::new().info(info).build())
+    let mut token = Http::new(HttpAuthScheme::Bearer);
+    token.description = Some("A token of the configuration, over the network; the Unix socket asks for none.".into());
+    let components = ComponentsBuilder::new().security_scheme("token", SecurityScheme::Http(token)).build();
+    let either = [SecurityRequirement::new("token", [""; 0]), SecurityRequirement::default()];
+    let document = OpenApiBuilder::new().info(info).components(Some(components)).security(Some(either)).build();
+    OpenApiRouter::with_openapi(document)
         .routes(routes!(openapi))
         .routes(routes!(status))
         .routes(routes!(fail))
@@ -147,7 +153,7 @@ async fn status(
 #[serde(deny_unknown_fields)]
 pub(super) struct Servers {
     /// `shop/web1`; `web1` or `10.0.0.11` in all services that have it.
-    #[schema(min_items = 1, max_items = 1000)]
+    #[schema(min_items = 1, max_items = 1000, example = json!(["shop/web1"]))]
     pub servers: Vec<String>,
 }
 
@@ -225,10 +231,8 @@ async fn explain(State(shared): State<Arc<Shared>>, Parameters(question): Parame
 #[serde(deny_unknown_fields, default)]
 struct Other {
     /// The name to print in diagnostics.
-    #[schema(nullable = false, max_length = 4096)]
     file: Option<String>,
     /// Its text; without it the daemon's own file is read.
-    #[schema(nullable = false)]
     text: Option<String>,
 }
 
