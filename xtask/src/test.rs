@@ -9,11 +9,13 @@ use std::time::Instant;
 const PACKAGES: &[&str] = &[
     "curl",
     "ethtool",
+    "faketime",
     "iperf3",
     "iproute2",
     "iputils-ping",
     "lftp",
     "mmdebstrap",
+    "nftables",
     "nginx-light",
     "openssl",
     "python3",

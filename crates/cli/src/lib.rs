@@ -8,10 +8,12 @@ mod api;
 mod check;
 mod decap;
 mod diff;
+mod doctor;
 mod explain;
 mod flows;
 mod hand;
 mod health;
+mod init;
 mod log;
 mod persist;
 mod reload;
@@ -69,6 +71,10 @@ enum Command {
     Token(token::Options),
     /// Ends the daemon; with --detach also everything that it has set up
     Stop(stop::Options),
+    /// Writes a first configuration for this host's interfaces; never over another one
+    Init(init::Options),
+    /// Looks for what is wrong with this host as a director, or as a real server, and says what mends it
+    Doctor(doctor::Options),
     /// Takes packets out of IP-in-IP tunnels, on a real server
     Decap(decap::Options),
 }
@@ -122,6 +128,18 @@ pub fn command() -> clap::Command {
     Cli::command()
 }
 
+/// Everything has been said: exit code 1.
+#[derive(Debug)]
+struct Told;
+
+impl std::fmt::Display for Told {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("see above")
+    }
+}
+
+impl std::error::Error for Told {}
+
 /// The program.
 pub fn main() -> ExitCode {
     let command = Cli::parse().command;
@@ -148,11 +166,14 @@ pub fn main() -> ExitCode {
         Command::Persist(options) => persist::persist(&options),
         Command::Token(options) => token::token(&options),
         Command::Stop(options) => stop::stop(&options),
+        Command::Init(options) => init::init(&options),
+        Command::Doctor(options) => doctor::doctor(&options),
         Command::Decap(options) => decap::decap(&options),
     });
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is::<diff::Differs>() => ExitCode::from(1),
+        Err(error) if error.is::<Told>() => ExitCode::FAILURE,
         Err(error) => match error.downcast_ref::<Refused>() {
             Some(refused) => {
                 eprintln!("{refused}");

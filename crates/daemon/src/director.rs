@@ -7,8 +7,10 @@
 //! | `health` | real servers that fail, serve again, or have drained |
 //! | `hand` | what operators say by hand: drains, weights, servers out of service |
 //! | `upkeep` | what is due and what changes in the network |
+//! | `again` | what interfaces that come again have lost |
 //! | `interfaces` | attachments, VIPs, sysctls |
 
+mod again;
 mod hand;
 mod health;
 mod interfaces;

@@ -47,6 +47,17 @@ fn change(name: &str, value: &str, changed: &mut Vec<ChangedSysctl>) -> Result<(
     Ok(())
 }
 
+/// Sets again what an interface that has gone and come again has forgotten.
+pub fn keep(changed: &[ChangedSysctl]) -> Vec<sysctl::SysctlError> {
+    let lost = |change: &&ChangedSysctl| sysctl::read(&change.name).is_ok_and(|is| is.trim() != set_value(&change.name));
+    changed.iter().filter(lost).filter_map(|change| sysctl::write(&change.name, set_value(&change.name)).err()).collect()
+}
+
+/// What marca sets a sysctl to.
+fn set_value(name: &str) -> &'static str {
+    if name.ends_with(".accept_ra") { "2" } else { "1" }
+}
+
 /// Puts the former values back, the last change first.
 pub fn restore(changed: &[ChangedSysctl]) -> Vec<sysctl::SysctlError> {
     changed.iter().rev().filter_map(|change| sysctl::write(&change.name, &change.before).err()).collect()

@@ -16,11 +16,13 @@
 //! | [`routes`] | a copy of the kernel's routes, for replies to clients |
 //! | [`run`] | the event loop |
 //! | [`status`] | what a director counts, for people and programs |
+//! | [`doctor`] | what is wrong with a host, and what mends it |
 //! | [`linux`] | the kernel's interfaces |
 
 pub mod api;
 pub mod diff;
 pub mod director;
+pub mod doctor;
 pub mod explain;
 pub mod forwarding;
 pub mod hops;

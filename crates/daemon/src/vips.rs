@@ -80,6 +80,11 @@ impl Announcements {
         (self.interface, self.mac, &self.name) == (interface.index, interface.mac, &interface.name)
     }
 
+    /// Whether it is one of that name.
+    pub fn is_named(&self, name: &str) -> bool {
+        self.name == name
+    }
+
     /// Announces none but these any more.
     pub fn keep(&mut self, vips: &BTreeSet<IpAddr>) {
         self.announcer.retain(|vip| vips.contains(&vip));

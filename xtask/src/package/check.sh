@@ -18,6 +18,7 @@ printf '[Service]\nWatchdogSec=3\n' >"$work/root/etc/systemd/system/marca.servic
 say() { echo "-- $*"; }
 die() {
     echo "check.sh: $*" >&2
+    cat "$work/console" >&2 || true
     [ -z "${pid:-}" ] || inside journalctl --no-pager --quiet -u marca -n 60 >&2 || true
     exit 1
 }
@@ -62,9 +63,12 @@ boot() {
         --network-namespace-path=/run/netns/director --capability=all --system-call-filter="bpf perf_event_open" \
         --console=pipe </dev/null >"$work/console" 2>&1 &
     nspawn=$!
-    until_ "the container is there" pgrep -P $nspawn
-    pid=$(pgrep -P $nspawn | head -1)
-    until_ "systemd answers" inside systemctl is-system-running --wait
+    until_ "systemd has booted" booted
+}
+# nspawn's first child is not yet the container.
+booted() {
+    pid=$(pgrep -P $nspawn -x systemd | head -1)
+    [ -n "$pid" ] && inside systemctl is-system-running | grep -Eq 'running|degraded'
 }
 halt() {
     # SIGRTMIN+4: power off.
@@ -112,6 +116,8 @@ is ActiveState active
 is StatusText "1 services, 1 real servers, 0 failed"
 until_ "a client is served" works
 inside journalctl --quiet --no-pager -u marca | grep -q 'ready: data plane loaded' || die "the journal lacks it"
+group=$(inside stat --format=%G:%a /run/marca/control)
+[ "$group" = marca:660 ] || die "the socket is $group"
 bounds=$(inside sh -c 'grep CapBnd /proc/$(systemctl show marca --property=MainPID --value)/status')
 [ "${bounds##*[[:space:]]}" = "${CAPABILITIES:=000000c000003000}" ] || die "it has other capabilities: $bounds"
 
@@ -156,7 +162,7 @@ works || die "packets do not flow after an upgrade"
 say "removed and purged, it leaves nothing"
 inside dpkg --remove marca >"$work/dpkg" 2>&1 || die "$(cat "$work/dpkg")"
 if inside ip -o addr show dev out | grep -q 192.0.2.10; then die "the VIP is still there"; fi
-[ -z "$(ls "$work/bpf")" ] || die "pins are left: $(ls "$work/bpf")"
+[ ! -e "$work/bpf/marca" ] || die "pins are left: $(ls "$work/bpf/marca")"
 inside test -e /etc/marca/marca.toml || die "removing took the configuration"
 inside dpkg --purge marca >"$work/dpkg" 2>&1 || die "$(cat "$work/dpkg")"
 for file in /etc/marca /var/lib/marca /usr/bin/marca /etc/systemd/system/multi-user.target.wants/marca.service; do

@@ -2,6 +2,7 @@
 //! its operator runs it. Needs root and the Debian packages of [`peers::PACKAGES`].
 
 mod api;
+mod doctor;
 mod failure;
 mod fragments;
 mod ftp;
@@ -12,6 +13,7 @@ mod icmp;
 mod ipvs;
 mod lifecycle;
 mod methods;
+mod mishaps;
 mod peers;
 mod persistence;
 mod refusal;

@@ -9,12 +9,14 @@ use std::process::Command;
 use std::time::Instant;
 
 /// What these tests need of Debian. The services that come with them are not used and need not run.
-pub const PACKAGES: [&str; 11] = [
+pub const PACKAGES: [&str; 13] = [
     "curl",
+    "faketime",
     "iperf3",
     "iproute2",
     "iputils-ping",
     "lftp",
+    "nftables",
     "nginx-light",
     "openssl",
     "python3",
@@ -26,7 +28,7 @@ pub const PACKAGES: [&str; 11] = [
 #[test]
 fn the_programs_of_the_peers_are_installed() {
     for program in
-        ["curl", "iperf3", "ip", "lftp", "nginx", "nsenter", "openssl", "ping", PYTHON, "traceroute", "vsftpd"]
+        ["curl", "iperf3", "ip", "lftp", "nft", "nginx", "nsenter", "openssl", "ping", PYTHON, "traceroute", "vsftpd"]
     {
         let found = Command::new("sh").args(["-c", "command -v \"$0\"", program]).output().unwrap();
         assert!(found.status.success(), "there is no {program}: apt-get install {}", PACKAGES.join(" "));

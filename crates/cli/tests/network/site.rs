@@ -25,6 +25,10 @@ pub struct Site {
     pin_dir: PathBuf,
     /// Where packets are met: see `attach` in docs/configuration.md.
     pub attach: &'static str,
+    /// Where what outlives a reboot is kept, if not beside the rest.
+    pub state_dir: Option<PathBuf>,
+    /// The daemon's clock on the wall is what this file says: a date, as libfaketime reads it.
+    pub clock: Option<PathBuf>,
 }
 
 impl Site {
@@ -57,6 +61,8 @@ impl Site {
             dir: std::env::temp_dir().join(&name),
             pin_dir: Path::new("/sys/fs/bpf").join(&name),
             attach: "xdp",
+            state_dir: None,
+            clock: None,
         };
         // What a run that was killed has left behind.
         site.remove_folders();
@@ -140,6 +146,11 @@ impl Site {
     fn spawn(&self, config: &str) -> Process {
         self.write(config);
         let mut command = self.command(&["run"]);
+        if let Some(file) = &self.clock {
+            command.env("LD_PRELOAD", "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1");
+            command.env("FAKETIME_TIMESTAMP_FILE", file).env("FAKETIME_NO_CACHE", "1");
+            command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        }
         Process::spawn(command.arg("--config").arg(self.file())).unwrap()
     }
 
@@ -161,6 +172,9 @@ impl Site {
     fn command(&self, arguments: &[&str]) -> std::process::Command {
         let mut command = self.net.director().command(MARCA);
         command.args(arguments).arg("--run-dir").arg(self.run_dir()).arg("--pin-dir").arg(&self.pin_dir);
+        if let Some(dir) = &self.state_dir {
+            command.arg("--state-dir").arg(dir);
+        }
         command
     }
 
@@ -262,7 +276,7 @@ impl Drop for Site {
     }
 }
 
-const MARCA: &str = env!("CARGO_BIN_EXE_marca");
+pub const MARCA: &str = env!("CARGO_BIN_EXE_marca");
 
 /// What `marca status --json` says.
 #[derive(Debug)]

@@ -75,6 +75,7 @@ impl Director {
                 Err(error) => tracing::warn!("{error}"),
             }
         }
+        self.stand_again(&known).await;
         self.hops = Hops::look_up(&self.network, &self.plan, &self.state.ids, &known).await;
         self.interfaces = known;
         self.hops.write(&self.plane.maps.memory);

@@ -24,7 +24,7 @@ pub mod bpffs;
 pub mod data_plane;
 pub mod decap;
 pub mod file;
-mod link;
+pub(crate) mod link;
 pub mod network;
 pub mod offload;
 pub mod peer;

@@ -29,11 +29,15 @@ impl fmt::Display for Finding {
 ///
 /// A device that knows no ethtool operations has none of these offloads, and no findings.
 pub fn findings(interface: &str, kind: Option<&str>, mode: Mode) -> Result<Vec<Finding>, OffloadError> {
-    let settings = Settings {
-        lro: ask(interface, ETHTOOL_GFLAGS, "read the offload flags")? & ETH_FLAG_LRO != 0,
-        tx_checksum: ask(interface, ETHTOOL_GTXCSUM, "read the transmit checksum offload")? != 0,
-    };
-    Ok(judge(interface, kind, mode, settings))
+    let (lro, tx_checksum) = state(interface)?;
+    Ok(judge(interface, kind, mode, Settings { lro, tx_checksum }))
+}
+
+/// Whether large receive offload and transmit checksum offload are on.
+pub fn state(interface: &str) -> Result<(bool, bool), OffloadError> {
+    let flags = ask(interface, ETHTOOL_GFLAGS, "read the offload flags")?;
+    let tx_checksum = ask(interface, ETHTOOL_GTXCSUM, "read the transmit checksum offload")?;
+    Ok((flags & ETH_FLAG_LRO != 0, tx_checksum != 0))
 }
 
 /// Switches transmit checksum offload, as `ethtool -K … tx on|off` does. Needs `CAP_NET_ADMIN`.
