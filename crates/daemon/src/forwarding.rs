@@ -49,8 +49,13 @@ fn change(name: &str, value: &str, changed: &mut Vec<ChangedSysctl>) -> Result<(
 
 /// Sets again what an interface that has gone and come again has forgotten.
 pub fn keep(changed: &[ChangedSysctl]) -> Vec<sysctl::SysctlError> {
-    let lost = |change: &&ChangedSysctl| sysctl::read(&change.name).is_ok_and(|is| is.trim() != set_value(&change.name));
-    changed.iter().filter(lost).filter_map(|change| sysctl::write(&change.name, set_value(&change.name)).err()).collect()
+    let lost =
+        |change: &&ChangedSysctl| sysctl::read(&change.name).is_ok_and(|is| is.trim() != set_value(&change.name));
+    changed
+        .iter()
+        .filter(lost)
+        .filter_map(|change| sysctl::write(&change.name, set_value(&change.name)).err())
+        .collect()
 }
 
 /// What marca sets a sysctl to.
