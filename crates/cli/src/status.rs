@@ -4,7 +4,7 @@ use crate::{PlaceOptions, api, print};
 use anyhow::Result;
 use comfy_table::{CellAlignment, Table, presets};
 use marca_daemon::status::{
-    InterfaceStatus, LeavingStatus, Running, ServerStatus, ServiceStatus, Status, TrafficStatus,
+    InterfaceStatus, LeavingStatus, QuorumStatus, Running, ServerStatus, ServiceStatus, Status, TrafficStatus,
 };
 use std::time::Duration;
 
@@ -65,10 +65,29 @@ fn head(service: &ServiceStatus) -> Vec<String> {
     if let Some(seconds) = service.persist_seconds {
         settings.push_str(&format!(" persist {seconds}s"));
     }
+    if service.quorum.needed != 1 {
+        settings.push_str(&format!(" quorum {}", service.quorum.needed));
+    }
     if service.rate_limited > 0 {
         settings.push_str(&format!(", {} new connections beyond the rate limit", human(service.rate_limited)));
     }
-    vec![format!("{}: {} on {}", service.name, service.ports.join(" "), vips.join(" ")), format!("  {settings}")]
+    let mut lines =
+        vec![format!("{}: {} on {}", service.name, service.ports.join(" "), vips.join(" ")), format!("  {settings}")];
+    lines.extend(service.quorum.below.then(|| format!("  {}", below_quorum(service))));
+    lines
+}
+
+/// What becomes of new clients.
+fn below_quorum(service: &ServiceStatus) -> String {
+    let QuorumStatus { measure, needed, up, policy, .. } = &service.quorum;
+    let sorry = service.servers.iter().find(|server| server.sorry);
+    let then = match (policy.as_str(), sorry) {
+        ("sorry", Some(sorry)) => format!("go to {}", sorry.name),
+        ("drop", _) => "are dropped".into(),
+        ("serve", _) => "go to those that are left".into(),
+        _ => "are refused".into(),
+    };
+    format!("BELOW ITS QUORUM, {} of {needed} ({measure}): new clients {then}", up.unwrap_or(0))
 }
 
 /// What an operator has said of a real server.
@@ -100,7 +119,11 @@ fn state(state: &str, seconds_left: Option<u64>) -> String {
 }
 
 fn state_of(server: &ServerStatus) -> String {
-    state(&server.state, server.seconds_left)
+    let state = state(&server.state, server.seconds_left);
+    match server.causes.is_empty() {
+        true => state,
+        false => format!("{state} ({})", server.causes.join(", ")),
+    }
 }
 
 fn servers(service: &ServiceStatus) -> Table {

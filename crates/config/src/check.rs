@@ -2,6 +2,7 @@
 //! refused, with a diagnostic of its own) may be the reason for what it finds.
 
 mod api;
+mod availability;
 mod claims;
 mod ftp;
 mod fullnat;
@@ -20,6 +21,7 @@ pub(crate) fn check(draft: &Draft) -> Vec<Diagnostic> {
         service::check(each, &draft.marks, &mut found);
         ftp::check(each, &mut found);
         servers::check(each, &draft.marks, &mut found);
+        availability::check(each, &draft.marks, &mut found);
     }
     claims::check(&draft.services, &mut found);
     ftp::passive_ports(&draft.services, &mut found);

@@ -1,6 +1,7 @@
 //! TOML → draft: keys, types and single values. What contradicts what is [`crate::check`]'s business.
 
 mod api;
+mod availability;
 mod forward;
 mod mark;
 mod reader;

@@ -4,8 +4,9 @@
 
 use crate::diagnostic::Span;
 use crate::model::{
-    Access, Api, Config, Forward, Ftp, Mark, MarkRule, MemberPort, OnFailure, Persistence, PortMatch, PortRange,
-    RateLimit, Reuse, Router, Scheduler, SchedulerFlags, Selector, Server, Service, SourceRange, Timeouts, Token, Udp,
+    Access, Api, Availability, BelowQuorum, Config, Forward, Ftp, Mark, MarkRule, MemberPort, OnFailure, Persistence,
+    PortMatch, PortRange, Quorum, RateLimit, Reuse, Router, Scheduler, SchedulerFlags, Selector, Server, Service,
+    SourceRange, Start, Timeouts, Token, Udp,
 };
 use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
@@ -135,9 +136,21 @@ pub(crate) struct ServiceDraft {
     pub sources: List<SourceRange>,
     pub protocol: Field<Application>,
     pub passive: Field<PortRange>,
+    pub quorum: Field<Quorum>,
+    pub below_quorum: Field<BelowQuorum>,
+    pub start: Field<Start>,
+    /// With a name of its own.
+    pub sorry: Option<ServerDraft>,
     pub servers: Vec<ServerDraft>,
     /// A server is not among `servers`: its table was refused as a whole.
     pub servers_incomplete: bool,
+}
+
+impl ServiceDraft {
+    /// Servers, and the sorry server: whoever gets packets of the service.
+    pub fn reals(&self) -> impl Iterator<Item = &ServerDraft> {
+        self.servers.iter().chain(&self.sorry)
+    }
 }
 
 /// What is spoken on a service's ports, where that matters.
@@ -155,6 +168,7 @@ pub(crate) struct ServerDraft {
     pub upper: Field<u32>,
     pub lower: Field<u32>,
     pub forward: Field<Forward>,
+    pub drain: Field<Duration>,
 }
 
 /// An item of `scheduler_flags`.
@@ -218,7 +232,7 @@ pub(crate) enum FtpWay {
 /// None: it is no FTP service, or a server's method was refused.
 pub(crate) fn ftp_way(service: &ServiceDraft) -> Option<FtpWay> {
     service.protocol.value().filter(|protocol| *protocol == Application::Ftp)?;
-    let methods: Option<Vec<_>> = service.servers.iter().map(|server| forward_of(service, server)).collect();
+    let methods: Option<Vec<_>> = service.reals().map(|server| forward_of(service, server)).collect();
     let methods = methods?;
     let nat = methods.iter().find(|forward| forward.value == Forward::Nat);
     let other = methods.iter().find(|forward| forward.value != Forward::Nat);
@@ -273,6 +287,7 @@ fn finish_service(service: &ServiceDraft, marks: &[MarkDraft]) -> Service {
         upper: server.upper.value().unwrap_or(0),
         lower: server.lower.value().unwrap_or(0),
         forward: forward_of(service, server).map_or(Forward::Nat, |forward| forward.value),
+        drain: server.drain.value().or(service.drain.value()),
     };
     Service {
         name: service.name.clone(),
@@ -299,6 +314,12 @@ fn finish_service(service: &ServiceDraft, marks: &[MarkDraft]) -> Service {
             Some(passive) => Ftp { passive },
             None => Ftp::default(),
         }),
+        availability: Availability {
+            quorum: service.quorum.value().unwrap_or_default(),
+            below_quorum: service.below_quorum.value().unwrap_or_default(),
+            sorry: service.sorry.as_ref().map(finish_server),
+            start: service.start.value().unwrap_or_default(),
+        },
         servers: service.servers.iter().map(finish_server).collect(),
     }
 }

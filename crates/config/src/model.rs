@@ -1,6 +1,10 @@
 //! What a configuration says, as a value that cannot be wrong: every address parsed, every name resolved, every
 //! contradiction refused before it gets here. No spans, no text: diagnostics are made on the way in.
 
+mod availability;
+
+pub use availability::{Availability, BelowQuorum, Measure, Quorum, Start};
+
 use ipnet::IpNet;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -294,6 +298,7 @@ pub struct Service {
     /// Its ports are those of FTP control connections, which the data plane reads. NAT only: else `protocol = "ftp"` is
     /// but a short form for member ports.
     pub ftp: Option<Ftp>,
+    pub availability: Availability,
     /// In the order of the file; at least one; names unique within the service.
     pub servers: Vec<Server>,
 }
@@ -612,4 +617,6 @@ pub struct Server {
     pub lower: u32,
     /// The service's method unless the server says otherwise.
     pub forward: Forward,
+    /// The service's time unless the server says otherwise.
+    pub drain: Option<Duration>,
 }

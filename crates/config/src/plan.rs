@@ -13,8 +13,8 @@ mod tests;
 pub use difference::Difference;
 
 use crate::model::{
-    Forward, Ftp, OnFailure, Persistence, PortRange, Protocol, RateLimit, Reuse, Scheduler, SchedulerFlags, Timeouts,
-    Udp,
+    BelowQuorum, Forward, Ftp, OnFailure, Persistence, PortRange, Protocol, Quorum, RateLimit, Reuse, Scheduler,
+    SchedulerFlags, Start, Timeouts, Udp,
 };
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
@@ -69,7 +69,12 @@ pub struct ServicePlan {
     pub drain: Option<Duration>,
     pub rate_limit: Option<RateLimit>,
     pub ftp: Option<Ftp>,
-    /// In the order of the configuration; those that can serve this family.
+    pub quorum: Quorum,
+    pub below_quorum: BelowQuorum,
+    /// No configuration says so, but what happens to the real servers.
+    pub is_below_quorum: bool,
+    pub start: Start,
+    /// In the order of the configuration; those that can serve this family. The sorry server is the last.
     pub reals: Vec<RealPlan>,
 }
 
@@ -84,7 +89,18 @@ pub struct RealPlan {
     pub upper: u32,
     pub lower: u32,
     pub forward: Forward,
+    pub drain: Option<Duration>,
+    pub role: Role,
     pub standing: Standing,
+}
+
+/// When a real server takes clients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Role {
+    #[default]
+    Regular,
+    /// While its service is below its quorum.
+    Sorry,
 }
 
 /// What a real server takes, beside its weight: no configuration says so, but what happens to it.
@@ -97,12 +113,20 @@ pub enum Standing {
     Drained,
     /// It has failed: nobody, and its connections end as [`ServicePlan::on_failure`] says.
     Failed,
+    /// It waits, for the first verdict on it or, as sorry server, for its turn: nobody, but its connections go on.
+    Waiting,
+}
+
+impl ServicePlan {
+    pub fn sorry(&self) -> Option<&RealPlan> {
+        self.reals.last().filter(|real| real.role == Role::Sorry)
+    }
 }
 
 impl RealPlan {
-    /// The same with another standing; one that has failed has no weight.
+    /// The same with another standing; one that has failed, or waits, has no weight.
     pub fn standing(&self, standing: Standing) -> Self {
-        let weight = if standing == Standing::Failed { 0 } else { self.weight };
+        let weight = if matches!(standing, Standing::Failed | Standing::Waiting) { 0 } else { self.weight };
         Self { weight, standing, ..self.clone() }
     }
 }

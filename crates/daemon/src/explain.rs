@@ -131,9 +131,10 @@ impl Running {
         let name = interface.or(self.config.router.outside.first().map(String::as_str));
         let index = name.and_then(|name| interfaces.get(name)).copied().unwrap_or(0);
         let clock = self.clock();
+        let plan = self.in_force();
         let director = Director {
             memory: &self.maps.memory,
-            plan: &self.plan,
+            plan: &plan,
             ids: &self.state.ids,
             clock,
             now: clock.at(since_boot()?),

@@ -1,21 +1,38 @@
-//! Which real servers have failed, and whose time to drain runs. What happened to them, that is, beside what the
-//! configuration says; a plan and its standings together are what the tables get.
+//! How real servers stand, beside what the configuration says of them: who has failed, by hand or by checks, who waits for
+//! a first verdict, whose time to drain runs; and which services are below their quorum for it. A plan and its standings
+//! together are what the tables get.
 //!
 //! No clock and no tables: times since boot come in, plans and what is due go out. It outlives the daemon as a file, so
-//! that a deadline is a deadline.
+//! that a deadline is a deadline, and what is down stays down.
 
-use marca_config::plan::{Plan, RealPlan, ServicePlan, Standing};
+mod meant;
+#[cfg(test)]
+mod tests;
+
+pub use meant::Meant;
+
+use marca_config::model::{BelowQuorum, Measure, Start};
+use marca_config::plan::{Plan, RealPlan, Role, ServicePlan, Standing};
 use marca_tables::ids::{Ids, real_key, service_key};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// Real servers by the keys of their numbers ([`real_key`]).
+/// Real servers by the keys of their numbers ([`real_key`]), services by theirs ([`service_key`]).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Standings {
+    /// By hand.
     failed: BTreeSet<String>,
+    /// By their checks.
+    #[serde(default)]
+    down: BTreeSet<String>,
+    /// For their checks' first verdict, and until then without new clients.
+    #[serde(default)]
+    waiting: BTreeSet<String>,
+    /// Services below their quorum.
+    #[serde(default)]
+    below_quorum: BTreeSet<String>,
     draining: BTreeMap<String, Draining>,
 }
 
@@ -47,18 +64,46 @@ pub struct Due {
     pub removed: bool,
 }
 
+/// What checks have found out about a real server: in each address family in which it has this address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    pub service: String,
+    /// None: local.
+    pub address: Option<IpAddr>,
+    pub up: bool,
+}
+
+/// What takes a real server's clients away, or keeps them away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// Somebody has said so.
+    ByHand,
+    ByChecks,
+    /// There is no first verdict yet.
+    Waiting,
+}
+
+/// What of a service is up, and what its quorum makes of that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Strength {
+    /// In the quorum's measure.
+    pub up: u64,
+    pub is_below: bool,
+}
+
 impl Standings {
-    /// Real servers of another plan that have weight 0 begin to drain; those that are something else again, or gone,
-    /// are forgotten, but for [`part`](Self::part).
-    pub fn settle(&mut self, plan: &Plan, now: Duration) {
-        let mut draining = BTreeMap::new();
-        let mut failed = BTreeSet::new();
+    /// Another plan: real servers that have weight 0 begin to drain; those that are something else again, or gone, are
+    /// forgotten, but for [`part`](Self::part). Real servers that `before` did not have begin as their services say; without
+    /// `before`, as when a daemon starts, all of them do.
+    pub fn settle(&mut self, plan: &Plan, before: Option<&Plan>, now: Duration) {
+        let mut next = Self::default();
         let concerned = self.services();
+        let known = Known::of(plan, before);
         for service in &plan.services {
-            let is_concerned = !concerned.is_empty() && concerned.contains(&service_key(&service.name, service.family));
+            let is_concerned = is_among(&concerned, service);
             for real in &service.reals {
-                let drain = service.drain.filter(|_| real.weight == 0);
-                if drain.is_none() && !is_concerned {
+                let drain = real.drain.filter(|_| real.weight == 0 && real.role == Role::Regular);
+                if drain.is_none() && !is_concerned && service.start != Start::Down {
                     continue;
                 }
                 let key = key_of(service, real);
@@ -68,33 +113,54 @@ impl Standings {
                     let deadline = began + drain;
                     let over = known.is_some_and(|known| known.over) && deadline <= now;
                     let entry = Draining { name: real.name.clone(), began, deadline, removed: false, over };
-                    draining.insert(key.clone(), entry);
+                    next.draining.insert(key.clone(), entry);
                 }
                 if self.failed.contains(&key) {
-                    failed.insert(key);
+                    next.failed.insert(key.clone());
+                }
+                if real.role == Role::Regular {
+                    let (down, waiting) = match (service.start, known.has(&key)) {
+                        (Start::Up, false) => (false, false),
+                        (Start::Down, false) => (false, true),
+                        _ => (self.down.contains(&key), self.waiting.contains(&key)),
+                    };
+                    next.down.extend(down.then(|| key.clone()));
+                    next.waiting.extend(waiting.then_some(key));
                 }
             }
         }
         let mut removed = std::mem::take(&mut self.draining);
         removed.retain(|_, entry| entry.removed);
-        removed.extend(draining);
-        (self.failed, self.draining) = (failed, removed);
+        removed.extend(std::mem::take(&mut next.draining));
+        let below_quorum = std::mem::take(&mut self.below_quorum);
+        *self = Self { draining: removed, ..next };
+        let concerned = self.services();
+        for service in &plan.services {
+            // Only a name costs.
+            let was = || below_quorum.contains(&service_key(&service.name, service.family));
+            let strength = self.strength(service, is_among(&concerned, service), !below_quorum.is_empty() && was());
+            if strength.is_below {
+                self.below_quorum.insert(service_key(&service.name, service.family));
+            }
+        }
     }
 
-    /// Real servers that have left begin to drain as their service says; `before` knows their names. Those whose last
-    /// connections are gone are forgotten.
+    /// Real servers that have left begin to drain as their service says; `before` knows their names, and whose time was
+    /// another one. Those whose last connections are gone are forgotten.
     pub fn part(&mut self, plan: &Plan, before: &Plan, ids: &Ids, now: Duration) {
         let leaving: HashSet<&str> = ids.leaving().map(|(key, _)| key).collect();
         self.draining.retain(|key, entry| entry.removed == leaving.contains(key.as_str()));
-        let drains = plan.services.iter().filter_map(|s| Some((service_key(&s.name, s.family), s.drain?)));
-        let drains: BTreeMap<String, Duration> = drains.collect();
-        for key in leaving {
-            let Some(drain) = service_of(key).and_then(|service| drains.get(service)) else { continue };
-            if self.draining.contains_key(key) {
-                continue;
-            }
-            let entry =
-                Draining { name: name_of(before, key), began: now, deadline: now + *drain, removed: true, over: false };
+        let unknown: Vec<&str> = leaving.into_iter().filter(|key| !self.draining.contains_key(*key)).collect();
+        if unknown.is_empty() {
+            return;
+        }
+        let services = plan.services.iter().map(|s| (service_key(&s.name, s.family), s.drain));
+        let services: BTreeMap<String, Option<Duration>> = services.collect();
+        for key in unknown {
+            let Some(common) = service_of(key).and_then(|service| services.get(service)) else { continue };
+            let (name, own) = name_and_drain(before, key);
+            let Some(drain) = own.or(*common) else { continue };
+            let entry = Draining { name, began: now, deadline: now + drain, removed: true, over: false };
             self.draining.insert(key.to_owned(), entry);
         }
     }
@@ -109,19 +175,78 @@ impl Standings {
         self
     }
 
-    /// Services of which a real server has a standing of its own.
+    /// Services of which a real server has a standing of its own, or that are below their quorum.
     fn services(&self) -> HashSet<String> {
-        self.failed.iter().chain(self.draining.keys()).filter_map(|key| service_of(key)).map(str::to_owned).collect()
+        let reals = [&self.failed, &self.down, &self.waiting].into_iter().flatten().chain(self.draining.keys());
+        let services = reals.filter_map(|key| service_of(key)).map(str::to_owned);
+        services.chain(self.below_quorum.iter().cloned()).collect()
     }
 
-    /// Whether anything has changed.
+    /// By hand. Whether anything has changed.
     pub fn set_failed(&mut self, service: &ServicePlan, real: &RealPlan, failed: bool) -> bool {
         let key = key_of(service, real);
         if failed { self.failed.insert(key) } else { self.failed.remove(&key) }
     }
 
-    pub fn has_failed(&self, service: &ServicePlan, real: &RealPlan) -> bool {
-        self.failed.contains(&key_of(service, real))
+    /// By its checks. Whether anything has changed. A sorry server is nobody's to judge.
+    pub fn judge(&mut self, service: &ServicePlan, real: &RealPlan, up: bool) -> bool {
+        if real.role == Role::Sorry {
+            return false;
+        }
+        let key = key_of(service, real);
+        let waited = self.waiting.remove(&key);
+        let changed = if up { self.down.remove(&key) } else { self.down.insert(key) };
+        changed || waited
+    }
+
+    /// Looks at a service's quorum again: whether it is below it now, and was not before, or the other way round.
+    pub fn weigh(&mut self, service: &ServicePlan) -> Option<Strength> {
+        let key = service_key(&service.name, service.family);
+        let was = self.below_quorum.contains(&key);
+        let strength = self.strength(service, true, was);
+        match strength.is_below {
+            true => _ = self.below_quorum.insert(key),
+            false => _ = self.below_quorum.remove(&key),
+        }
+        (strength.is_below != was).then_some(strength)
+    }
+
+    /// Services that were below their quorum and are not, or the other way round, of a plan.
+    pub fn quorums_since<'p>(
+        &'p self,
+        before: &'p Self,
+        plan: &'p Plan,
+    ) -> impl Iterator<Item = (&'p ServicePlan, Strength)> {
+        let changed: HashSet<&String> = self.below_quorum.symmetric_difference(&before.below_quorum).collect();
+        let key = |service: &ServicePlan| service_key(&service.name, service.family);
+        let services = plan.services.iter().filter(move |s| !changed.is_empty() && changed.contains(&key(s)));
+        services.map(|service| (service, self.strength_of(service)))
+    }
+
+    /// How much of a service is up, and whether it is below its quorum.
+    pub fn strength_of(&self, service: &ServicePlan) -> Strength {
+        let is_below = self.below_quorum.contains(&service_key(&service.name, service.family));
+        Strength { is_below, ..self.strength(service, true, is_below) }
+    }
+
+    /// `concerned`: some real server of it has a standing of its own; `was`: it has been below its quorum.
+    fn strength(&self, service: &ServicePlan, concerned: bool, was: bool) -> Strength {
+        let weighty = service.reals.iter().filter(|real| real.role == Role::Regular && real.weight > 0);
+        let up = weighty.filter(|real| !concerned || self.standing(service, real) == Standing::Serving);
+        let up = up.map(|real| match service.quorum.measure {
+            Measure::Weight => u64::from(real.weight),
+            Measure::Servers => 1,
+        });
+        let up = up.sum();
+        Strength { up, is_below: service.quorum.is_lost(up, was) }
+    }
+
+    /// Everything that keeps clients from a real server, but its weight.
+    pub fn causes(&self, service: &ServicePlan, real: &RealPlan) -> Vec<Cause> {
+        let key = key_of(service, real);
+        let causes =
+            [(&self.failed, Cause::ByHand), (&self.down, Cause::ByChecks), (&self.waiting, Cause::Waiting)].into_iter();
+        causes.filter(|(keys, _)| keys.contains(&key)).map(|(_, cause)| cause).collect()
     }
 
     /// The deadline of a real server of the plan.
@@ -134,10 +259,13 @@ impl Standings {
         self.draining.get(key).filter(|entry| entry.removed)
     }
 
+    /// Of a regular real server.
     fn standing(&self, service: &ServicePlan, real: &RealPlan) -> Standing {
         let key = key_of(service, real);
-        if self.failed.contains(&key) {
+        if self.failed.contains(&key) || self.down.contains(&key) {
             Standing::Failed
+        } else if self.waiting.contains(&key) {
+            Standing::Waiting
         } else if self.draining.get(&key).is_some_and(|entry| entry.over && !entry.removed) {
             Standing::Drained
         } else {
@@ -146,15 +274,31 @@ impl Standings {
         }
     }
 
-    /// A service of the configuration as it is to be in force.
+    /// A service of the configuration as it is to be in force. Below its quorum its real servers keep who comes back to
+    /// them, and new clients go to the sorry server, or to nobody.
     pub fn of(&self, service: &ServicePlan) -> ServicePlan {
-        let reals = service.reals.iter().map(|real| real.standing(self.standing(service, real))).collect();
-        ServicePlan { reals, ..service.clone() }
+        let is_below_quorum = self.below_quorum.contains(&service_key(&service.name, service.family));
+        let (has_sorry, serves) = (service.sorry().is_some(), service.below_quorum == BelowQuorum::Serve);
+        let reals = service.reals.iter().map(|real| match real.role {
+            Role::Sorry if self.failed.contains(&key_of(service, real)) => real.standing(Standing::Failed),
+            Role::Sorry if is_below_quorum && real.standing != Standing::Drained => RealPlan { weight: 1, standing: Standing::Serving, ..real.clone() },
+            Role::Sorry => RealPlan { weight: 0, standing: Standing::Waiting, ..real.clone() },
+            Role::Regular => {
+                let standing = real.standing(self.standing(service, real));
+                let weight = if is_below_quorum && (has_sorry || !serves) { 0 } else { standing.weight };
+                RealPlan { weight, ..standing }
+            }
+        });
+        let mut scheduler_flags = service.scheduler_flags;
+        // Whoever has a slot of another one, too.
+        scheduler_flags.fallback |= is_below_quorum && has_sorry;
+        ServicePlan { reals: reals.collect(), is_below_quorum, scheduler_flags, ..service.clone() }
     }
 
     /// Whether they make a plan another one.
     pub fn alter(&self) -> bool {
-        !self.failed.is_empty() || self.draining.values().any(|entry| entry.over && !entry.removed)
+        let none = [&self.failed, &self.down, &self.waiting, &self.below_quorum].into_iter().all(BTreeSet::is_empty);
+        !none || self.draining.values().any(|entry| entry.over && !entry.removed)
     }
 
     /// The same for all services.
@@ -162,7 +306,7 @@ impl Standings {
         let concerned = self.services();
         let mut plan = plan.clone();
         for service in &mut plan.services {
-            if !concerned.is_empty() && concerned.contains(&service_key(&service.name, service.family)) {
+            if is_among(&concerned, service) {
                 *service = self.of(service);
             }
         }
@@ -180,6 +324,29 @@ impl Standings {
     }
 }
 
+/// The real servers of a former plan, where that matters.
+struct Known(Option<HashSet<String>>);
+
+impl Known {
+    fn of(plan: &Plan, before: Option<&Plan>) -> Self {
+        let Some(before) = before else { return Self(Some(HashSet::new())) };
+        if plan.services.iter().all(|service| service.start == Start::Last) {
+            return Self(None);
+        }
+        let all =
+            before.services.iter().flat_map(|service| service.reals.iter().map(move |real| key_of(service, real)));
+        Self(Some(all.collect()))
+    }
+
+    fn has(&self, key: &str) -> bool {
+        self.0.as_ref().is_none_or(|known| known.contains(key))
+    }
+}
+
+fn is_among(services: &HashSet<String>, service: &ServicePlan) -> bool {
+    !services.is_empty() && services.contains(&service_key(&service.name, service.family))
+}
+
 fn key_of(service: &ServicePlan, real: &RealPlan) -> String {
     real_key(&service.name, service.family, real.address)
 }
@@ -189,204 +356,12 @@ fn service_of(key: &str) -> Option<&str> {
     key.rsplit_once('/').map(|(service, _)| service)
 }
 
-/// What a plan calls a real server; else its address.
-fn name_of(plan: &Plan, key: &str) -> String {
+/// What a plan calls a real server, else its address; and its time to drain.
+fn name_and_drain(plan: &Plan, key: &str) -> (String, Option<Duration>) {
     let service = service_of(key).unwrap_or_default();
     let mut services = plan.services.iter().filter(|s| service_key(&s.name, s.family) == service);
-    let name = services.find_map(|s| s.reals.iter().find(|real| key_of(s, real) == key).map(|real| real.name.clone()));
-    name.unwrap_or_else(|| key.rsplit('/').next().unwrap_or_default().to_owned())
-}
-
-/// Which real servers somebody means: `shop/web1` that of a service, `web1` or `10.0.0.11` those of all services.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Meant {
-    service: Option<String>,
-    server: String,
-}
-
-impl fmt::Display for Meant {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.service {
-            Some(service) => write!(f, "{service}/{}", self.server),
-            None => f.write_str(&self.server),
-        }
-    }
-}
-
-impl Meant {
-    pub fn of(text: &str) -> Self {
-        match text.split_once('/') {
-            Some((service, server)) => Self { service: Some(service.to_owned()), server: server.to_owned() },
-            None => Self { service: None, server: text.to_owned() },
-        }
-    }
-
-    /// Whether this is one of them.
-    pub fn is(&self, service: &ServicePlan, real: &RealPlan) -> bool {
-        let address: Option<IpAddr> = self.server.parse().ok();
-        self.service.as_ref().is_none_or(|name| *name == service.name)
-            && (real.name == self.server || (address.is_some() && real.address == address))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SERVERS: [&str; 3] = ["web1", "web2", "web3"];
-
-    /// A shop with these weights; `None`: not in the configuration.
-    fn plan(drain: &str, weights: [Option<u16>; 3]) -> Plan {
-        let mut text = format!(
-            "[router]\noutside = 'eth0'\n[service.shop]\nvip = ['192.0.2.10', '2001:db8::10']\nports = 'tcp/80'\n{drain}\n"
-        );
-        for (number, weight) in weights.into_iter().enumerate() {
-            let (name, last) = (SERVERS[number], number + 11);
-            let Some(weight) = weight else { continue };
-            text.push_str(&format!(
-                "[[service.shop.server]]\nname = '{name}'\naddress = ['10.0.0.{last}', 'fd00::{last}']\nweight = {weight}\n"
-            ));
-        }
-        Plan::of(&marca_config::load("marca.toml", &text).unwrap().config).unwrap()
-    }
-
-    fn seconds(seconds: u64) -> Duration {
-        Duration::from_secs(seconds)
-    }
-
-    /// The standings of the IPv4 service's servers.
-    fn standings(standings: &Standings, plan: &Plan) -> Vec<Standing> {
-        standings.apply(plan).services[0].reals.iter().map(|real| real.standing).collect()
-    }
-
-    fn keys(due: Vec<Due>) -> Vec<(String, bool)> {
-        due.into_iter().map(|due| (due.key, due.removed)).collect()
-    }
-
-    #[test]
-    fn a_server_that_has_failed_has_no_weight_until_it_is_restored() {
-        let configured = plan("", [Some(3), Some(1), None]);
-        let mut standings = Standings::default();
-        standings.settle(&configured, seconds(1));
-        assert_eq!(standings.apply(&configured), configured);
-        let (shop, web1) = (&configured.services[0], &configured.services[0].reals[0]);
-        assert!(standings.set_failed(shop, web1, true));
-        assert!(!standings.set_failed(shop, web1, true), "it has failed already");
-        let plan = standings.apply(&configured);
-        assert_eq!((plan.services[0].reals[0].weight, plan.services[0].reals[0].standing), (0, Standing::Failed));
-        assert_eq!(plan.services[1], configured.services[1], "the other family is another server");
-        standings.settle(&configured, seconds(2));
-        assert!(standings.has_failed(shop, web1), "a reload changes nothing");
-        assert!(standings.set_failed(shop, web1, false));
-        assert_eq!(standings.apply(&configured), configured);
-    }
-
-    #[test]
-    fn one_that_leaves_the_configuration_is_forgotten_to_have_failed() {
-        let (with, without) = (plan("", [Some(1), Some(1), None]), plan("", [None, Some(1), None]));
-        let mut standings = Standings::default();
-        standings.set_failed(&with.services[0], &with.services[0].reals[0], true);
-        standings.settle(&without, seconds(1));
-        standings.settle(&with, seconds(2));
-        assert_eq!(standings, Standings::default());
-    }
-
-    #[test]
-    fn weight_0_lasts_for_the_time_to_drain() {
-        let (served, drained) = ([Some(1), Some(1), None], [Some(0), Some(1), None]);
-        let mut of = Standings::default();
-        of.settle(&plan("drain = '10m'", served), seconds(100));
-        assert_eq!(of, Standings::default());
-        let configured = plan("drain = '10m'", drained);
-        of.settle(&configured, seconds(200));
-        let left = |of: &Standings, now| {
-            of.draining(&configured.services[0], &configured.services[0].reals[0]).map(|d| d.left(seconds(now)))
-        };
-        assert_eq!(left(&of, 260), Some(seconds(540)));
-        assert!(of.due(seconds(799)).is_empty());
-        // Another time, counted from the same moment; and back again.
-        of.settle(&plan("drain = '5m'", drained), seconds(300));
-        assert_eq!(left(&of, 300), Some(seconds(200)));
-        of.settle(&configured, seconds(310));
-        assert_eq!(left(&of, 310), Some(seconds(490)));
-        assert_eq!(standings(&of, &configured), [Standing::Serving; 2]);
-        let both = [("shop/4/10.0.0.11".to_owned(), false), ("shop/6/fd00::11".to_owned(), false)];
-        assert_eq!(keys(of.due(seconds(800))), both);
-        assert_eq!(keys(of.due(seconds(801))), [], "once");
-        assert_eq!(standings(&of, &configured), [Standing::Drained, Standing::Serving]);
-        of.settle(&configured, seconds(900));
-        assert_eq!(standings(&of, &configured), [Standing::Drained, Standing::Serving]);
-        of.settle(&plan("", drained), seconds(900));
-        assert_eq!(of, Standings::default(), "without a deadline clients may stay");
-        of.settle(&plan("drain = '0s'", drained), seconds(1000));
-        assert_eq!(of.due(seconds(1000)).len(), 2, "at once");
-    }
-
-    #[test]
-    fn a_removed_server_has_a_time_of_its_own() {
-        let (with, without) =
-            (plan("drain = '1m'", [Some(0), Some(1), Some(1)]), plan("drain = '1m'", [None, Some(1), Some(1)]));
-        let mut ids = Ids::default();
-        ids.assign(&with, 64, 64).unwrap();
-        let mut of = Standings::default();
-        of.settle(&with, seconds(0));
-        of.part(&with, &Plan::default(), &ids, seconds(0));
-        assert_eq!(of.due(seconds(60)).len(), 2);
-        ids.assign(&without, 64, 64).unwrap();
-        of.settle(&without, seconds(70));
-        of.part(&without, &with, &ids, seconds(70));
-        let entry = of.removed("shop/4/10.0.0.11").unwrap();
-        assert_eq!((entry.name.as_str(), entry.left(seconds(80))), ("web1", seconds(50)));
-        // Reloads, and a new daemon, which has the file and does not know the former plan.
-        let text = serde_json::to_string(&of).unwrap();
-        let mut of: Standings = serde_json::from_str(&text).unwrap();
-        of.settle(&without, seconds(90));
-        of.part(&without, &Plan::default(), &ids, seconds(90));
-        assert_eq!(of.removed("shop/4/10.0.0.11").unwrap().left(seconds(90)), seconds(40));
-        let both = [("shop/4/10.0.0.11".to_owned(), true), ("shop/6/fd00::11".to_owned(), true)];
-        assert_eq!(keys(of.due(seconds(130))), both);
-        // It comes back.
-        ids.assign(&with, 64, 64).unwrap();
-        let with = plan("drain = '1m'", [Some(1), Some(1), Some(1)]);
-        of.settle(&with, seconds(140));
-        of.part(&with, &without, &ids, seconds(140));
-        assert_eq!(of, Standings::default());
-    }
-
-    #[test]
-    fn servers_are_meant_by_service_by_name_and_by_address() {
-        let plan = plan("", [Some(1), Some(1), None]);
-        let meant = |text: &str| -> Vec<Option<IpAddr>> {
-            let meant = Meant::of(text);
-            let all = plan.services.iter().flat_map(|service| service.reals.iter().map(move |real| (service, real)));
-            all.filter(|(service, real)| meant.is(service, real)).map(|(_, real)| real.address).collect()
-        };
-        let both = [Some("10.0.0.12".parse().unwrap()), Some("fd00::12".parse().unwrap())];
-        assert_eq!(meant("shop/web2"), both);
-        assert_eq!(meant("web2"), both);
-        assert_eq!(meant("10.0.0.12"), both[..1]);
-        assert_eq!(meant("shop/fd00::12"), both[1..]);
-        assert_eq!(meant("files/web2"), []);
-        assert_eq!(meant("web4"), []);
-    }
-
-    #[test]
-    fn a_reboot_ends_what_only_had_connections_and_moves_deadlines() {
-        let (with, without) =
-            (plan("drain = '10m'", [Some(0), Some(1), Some(1)]), plan("drain = '10m'", [Some(0), Some(1), None]));
-        let mut ids = Ids::default();
-        ids.assign(&with, 64, 64).unwrap();
-        let mut of = Standings::default();
-        of.settle(&with, seconds(1000));
-        of.set_failed(&with.services[0], &with.services[0].reals[1], true);
-        ids.assign(&without, 64, 64).unwrap();
-        of.settle(&without, seconds(1000));
-        of.part(&without, &with, &ids, seconds(1000));
-        assert!(of.removed("shop/4/10.0.0.13").is_some());
-        let of = of.rebooted(|time| time.saturating_sub(seconds(1100)));
-        let (shop, reals) = (&without.services[0], &without.services[0].reals);
-        assert!(of.has_failed(shop, &reals[1]));
-        assert_eq!(of.draining(shop, &reals[0]).map(|drain| drain.left(seconds(100))), Some(seconds(400)));
-        assert_eq!(of.removed("shop/4/10.0.0.13"), None);
+    match services.find_map(|s| s.reals.iter().find(|real| key_of(s, real) == key)) {
+        Some(real) => (real.name.clone(), real.drain),
+        None => (key.rsplit('/').next().unwrap_or_default().to_owned(), None),
     }
 }

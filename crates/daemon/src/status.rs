@@ -3,10 +3,10 @@
 use crate::linux::data_plane::{DataPlaneError, Maps, since_boot};
 use crate::overrides::{Duty, Now, Override, Overrides, Until};
 use crate::place::{Place, PlaceError, State};
-use crate::standings::{Draining, Standings};
+use crate::standings::{Cause, Draining, Standings};
 use jiff::Timestamp;
-use marca_config::model::{Config, Selector, Service};
-use marca_config::plan::{Family, Plan, RealPlan, ServicePlan};
+use marca_config::model::{Availability, BelowQuorum, Config, Selector, Service};
+use marca_config::plan::{Family, Plan, RealPlan, Role, ServicePlan};
 use marca_engine::layout::{Traffic, real_flags};
 use marca_engine::schedule::threshold;
 use marca_tables::classifier;
@@ -82,6 +82,11 @@ impl Running {
         Ok(Self { maps, config, plan, file, state, overrides, standings, daemon })
     }
 
+    /// The plan with the real servers' standings, as packets have it.
+    pub fn in_force(&self) -> Plan {
+        self.standings.apply(&self.plan)
+    }
+
     pub fn clock(&self) -> Clock {
         Clock { hz: self.state.hz.max(1) }
     }
@@ -116,8 +121,12 @@ impl Running {
         let mut servers: Vec<ServerStatus> = Vec::new();
         let mut leaving = Vec::new();
         let mut rate_limited = 0;
+        let mut quorum = QuorumStatus::of(service);
         for plan in self.plan.services.iter().filter(|plan| plan.name == service.name) {
             leaving.extend(self.leaving(plan));
+            let strength = self.standings.strength_of(plan);
+            quorum.up = quorum.up.map_or(Some(strength.up), |up| Some(up.min(strength.up)));
+            quorum.below |= strength.is_below;
             rate_limited += self.state.ids.service(&plan.name, plan.family).map_or(0, |n| self.maps.refused(n));
             for real in &plan.reals {
                 let status = self.server(plan, real);
@@ -142,6 +151,7 @@ impl Running {
             udp: service.udp.name().into(),
             persist_seconds: service.persistence.map(|p| p.timeout.as_secs()),
             forward: service.forward.name().into(),
+            quorum,
             rate_limited,
             traffic,
             servers,
@@ -203,9 +213,13 @@ impl Running {
         // As packets have it, whether a daemon sees to deadlines or not.
         let flags = number.and_then(|n| self.maps.memory.reals.get(n)).map_or(real_flags::UP, |real| real.flags);
         let said = self.overrides.of(service, real);
+        let causes = self.standings.causes(service, real);
         let state = match flags {
             _ if flags & real_flags::DOWN != 0 => "down",
             _ if said.is_some_and(|said| said.duty.is_some_and(|(duty, _)| duty == Duty::Disabled)) => "disabled",
+            _ if flags & real_flags::UP != 0 && real.role == Role::Sorry => "serving",
+            _ if flags & real_flags::UP == 0 && real.role == Role::Sorry => "standby",
+            _ if flags & real_flags::UP == 0 && causes.contains(&Cause::Waiting) => "waiting",
             _ if flags & real_flags::UP == 0 => "drained",
             _ if real.weight == 0 => "draining",
             _ => "up",
@@ -221,6 +235,8 @@ impl Running {
             lower: real.lower,
             overloaded: number.and_then(|n| self.maps.memory.loads.at(n)).is_some_and(threshold::is_overloaded),
             state: state.into(),
+            sorry: real.role == Role::Sorry,
+            causes: causes.iter().map(|cause| cause_name(*cause).to_owned()).collect(),
             seconds_left: draining.and_then(seconds_left),
             active,
             inactive,
@@ -231,6 +247,14 @@ impl Running {
 
 fn is_same(one: &ServicePlan, other: &ServicePlan) -> bool {
     one.name == other.name && one.family == other.family
+}
+
+fn cause_name(cause: Cause) -> &'static str {
+    match cause {
+        Cause::ByHand => "by hand",
+        Cause::ByChecks => "checks",
+        Cause::Waiting => "no verdict yet",
+    }
 }
 
 /// Until a deadline.
@@ -296,6 +320,7 @@ pub struct ServiceStatus {
     pub udp: String,
     pub persist_seconds: Option<u64>,
     pub forward: String,
+    pub quorum: QuorumStatus,
     /// New connections that were dropped, because they were beyond the rate limit.
     pub rate_limited: u64,
     #[serde(flatten)]
@@ -303,6 +328,41 @@ pub struct ServiceStatus {
     pub servers: Vec<ServerStatus>,
     /// Real servers that have been removed and still have connections.
     pub leaving: Vec<LeavingStatus>,
+}
+
+/// How many real servers a service needs, and has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct QuorumStatus {
+    /// What is counted: `weight` or `servers`.
+    pub measure: String,
+    pub needed: u32,
+    pub hysteresis: u32,
+    /// Of the address family that has less.
+    pub up: Option<u64>,
+    /// One address family at least is below the quorum.
+    pub below: bool,
+    /// What becomes of new clients then: `sorry`, `refuse`, `drop` or `serve`.
+    pub policy: String,
+}
+
+impl QuorumStatus {
+    fn of(service: &Service) -> Self {
+        let Availability { quorum, below_quorum, sorry, .. } = &service.availability;
+        let policy = match below_quorum {
+            _ if sorry.is_some() => "sorry",
+            BelowQuorum::Refuse => "refuse",
+            BelowQuorum::Drop => "drop",
+            BelowQuorum::Serve => "serve",
+        };
+        Self {
+            measure: quorum.measure.name().into(),
+            needed: quorum.needed,
+            hysteresis: quorum.hysteresis,
+            up: None,
+            below: false,
+            policy: policy.into(),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -329,9 +389,13 @@ pub struct ServerStatus {
     pub weight: u16,
     /// What an operator has said of it by hand.
     pub by_hand: Option<HandStatus>,
-    /// `up`; `down`: it has failed; `draining`: weight 0; `drained`: weight 0, and its deadline has passed; `disabled`: by
-    /// hand.
+    /// `up`; `down`: it has failed; `waiting`: for the first verdict of its checks; `draining`: weight 0; `drained`: weight 0,
+    /// and its deadline has passed; `disabled`: by hand. A sorry server is `serving` or `standby`.
     pub state: String,
+    /// It takes clients while the service is below its quorum.
+    pub sorry: bool,
+    /// What keeps clients from it, beside its weight: `by hand`, `checks`, `no verdict yet`.
+    pub causes: Vec<String>,
     /// Until its persistent clients move, if there is a deadline.
     pub seconds_left: Option<u64>,
     /// Thresholds as configured; 0: none.
@@ -370,6 +434,8 @@ impl ServerStatus {
         if self.by_hand.is_none() {
             self.by_hand.clone_from(&other.by_hand);
         }
+        self.causes
+            .extend(other.causes.iter().filter(|cause| !self.causes.contains(cause)).cloned().collect::<Vec<_>>());
         self.seconds_left = self.seconds_left.max(other.seconds_left);
         self.overloaded |= other.overloaded;
         self.active += other.active;

@@ -56,6 +56,13 @@ impl Ask {
         by_route: false,
     };
 
+    /// For a packet of this protocol that would have opened a connection, if there were anybody to take it.
+    #[inline(always)]
+    pub fn refusing(protocol: u8) -> Self {
+        let answer = if protocol == UDP { Answer::PortUnreachable } else { Answer::Reset };
+        Self { answer, answered: Reason::Refused, silent: Reason::NoServer, ..Self::NOTHING }
+    }
+
     /// What the sender of a packet that could not be forwarded is to be told, by the reason for that; `to` where it
     /// was to go.
     #[inline(always)]

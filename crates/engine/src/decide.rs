@@ -6,7 +6,7 @@ use crate::forward::fullnat;
 use crate::layout::{ANNOUNCED, Address, Control, NO_REAL, Service, TCP, UDP, real_flags, service_flags, state_bits};
 use crate::persist;
 use crate::reason::Reason;
-use crate::schedule::{self, CursorMove, Newcomer, locality};
+use crate::schedule::{self, CursorMove, Newcomer, SlotView, locality};
 use crate::tables::{CellTable, Step, Tables};
 use crate::wire::{ACK, FIN, Headers, RST, SYN};
 
@@ -350,17 +350,24 @@ fn again<T: Tables>(t: &T, service: u32, former: u32) -> u32 {
     }
 }
 
-/// Chooses the real server of a new connection.
+/// Chooses the real server of a new connection. [`Reason::Refused`]: nobody takes it, and its client is to be told.
 #[inline(always)]
 pub fn choose<T: Tables>(t: &T, h: &Headers, d: &mut Decision, now: u32) -> Result<(), Reason> {
     let Some(control) = t.control() else { return Err(Reason::Inconsistent) };
     let Some(settings) = t.service(d.service) else { return Err(Reason::Inconsistent) };
+    // Not an `Option`: what is in one that is none the verifier takes for undefined.
+    let mut slot = SlotView::NONE;
+    if settings.flags & service_flags::TABLE != 0
+        && let Some(found) = schedule::slot(t, &control, &settings, h.family, &h.source, h.source_port)
+    {
+        slot = found;
+    }
     let newcomer = Newcomer {
         family: h.family,
         client: &h.source,
         client_port: h.source_port,
         destination: &h.destination,
-        slot: schedule::slot(t, &control, &settings, h.family, &h.source, h.source_port),
+        slot,
         // Stateless datagrams are no connections.
         counts: d.change.kind != ChangeKind::None,
         seed: control.seed,
@@ -368,7 +375,8 @@ pub fn choose<T: Tables>(t: &T, h: &Headers, d: &mut Decision, now: u32) -> Resu
     };
     let pick = schedule::pick(t, &control, d.service, &settings, &newcomer);
     if pick.real == NO_REAL {
-        return Err(Reason::NoServer);
+        let drops = settings.flags & service_flags::UNSERVED_DROPPED != 0;
+        return Err(if drops { Reason::NoServer } else { Reason::Refused });
     }
     d.open = false;
     d.real_index = pick.real;

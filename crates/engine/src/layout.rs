@@ -8,7 +8,7 @@ pub use marca_atomic::{Word32, Word64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Of all layouts in this file: daemon and pinned tables must agree.
-pub const LAYOUT_VERSION: u32 = 8;
+pub const LAYOUT_VERSION: u32 = 9;
 
 /// Limits, each with its reason.
 pub mod limits {
@@ -345,6 +345,8 @@ pub mod service_flags {
     pub const THRESHOLDS: u32 = 1 << 5;
     /// Clients are not told that their connection's real server has failed.
     pub const SILENT: u32 = 1 << 8;
+    /// Nor are new ones that no real server takes.
+    pub const UNSERVED_DROPPED: u32 = 1 << 9;
     /// Its TCP connections are FTP control connections under NAT: see [`crate::ftp`].
     pub const FTP: u32 = 1 << 16;
     /// Connections have records, and packets ask them, even where a table decides: some real server is under fullnat,

@@ -265,6 +265,7 @@ pub fn choose<T: Tables>(t: &mut T, between: &mut Between) -> Turn {
     let Work { headers, decision, now } = &mut between.work;
     match decide::choose(t, headers, decision, *now) {
         Ok(()) => onwards(t, &between.work),
+        Err(Reason::Refused) => between.ask(Ask::refusing(between.headers.protocol)),
         Err(reason) => finish(t, Err(reason)),
     }
 }

@@ -3,7 +3,9 @@
 use crate::classifier::{address, family_number};
 use crate::ids::Ids;
 use crate::memory::Memory;
-use marca_config::model::{Forward, OnFailure, PortRange, RateLimit, Reuse, Scheduler as Name, SchedulerFlags, Udp};
+use marca_config::model::{
+    BelowQuorum, Forward, OnFailure, PortRange, RateLimit, Reuse, Scheduler as Name, SchedulerFlags, Udp,
+};
 use marca_config::plan::{Difference, Family, Plan, RealPlan, ServicePlan, Standing};
 use marca_engine::forward::Method;
 use marca_engine::hash;
@@ -385,6 +387,9 @@ impl Writer<'_> {
         if plan.on_failure == OnFailure::Drop {
             flags |= service_flags::SILENT;
         }
+        if plan.below_quorum == BelowQuorum::Drop {
+            flags |= service_flags::UNSERVED_DROPPED;
+        }
         if plan.udp == Udp::OnePacket {
             flags |= service_flags::ONE_PACKET;
         }
@@ -463,7 +468,7 @@ fn real(memory: &Memory, plan: &RealPlan, index: u32, changed: &Changed) {
     let last_weight = if plan.weight == 0 { kept.last_weight } else { plan.weight };
     let standing = match plan.standing {
         Standing::Serving => real_flags::UP,
-        Standing::Drained => 0,
+        Standing::Drained | Standing::Waiting => 0,
         Standing::Failed => real_flags::DOWN,
     };
     let mut flags = (kept.flags & real_flags::RESOLVED) | standing;

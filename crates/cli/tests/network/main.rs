@@ -16,6 +16,7 @@ mod methods;
 mod mishaps;
 mod peers;
 mod persistence;
+mod quorum;
 mod refusal;
 mod reload;
 mod selftest;

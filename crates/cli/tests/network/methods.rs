@@ -335,7 +335,7 @@ impl Case {
         } else {
             assert_eq!([total("out_packets"), total("out_bytes"), status.reason("reply")], [0; 3]);
         }
-        for reason in ["no_flow", "no_server", "not_member", "no_neighbour", "table_full", "inconsistent"] {
+        for reason in ["no_flow", "no_server", "refused", "not_member", "no_neighbour", "table_full", "inconsistent"] {
             assert_eq!(status.reason(reason), 0, "{reason}");
         }
     }

@@ -29,7 +29,7 @@ fn clients_of_a_pool_that_takes_nobody_are_refused_at_once() {
         assert!(begun.elapsed() < Duration::from_secs(1), "{vip}: {:?}", begun.elapsed());
     }
     let status = site.status();
-    assert_eq!(status.reason("no_server"), 8);
+    assert_eq!(status.reason("refused"), 8);
     assert_eq!([status.total("shop", "connections"), status.total("files", "connections")], [0, 0]);
 }
 

@@ -64,7 +64,7 @@ fn check(method: &str, family: Family) {
 
     let status = site.status();
     assert_eq!(status.each("iperf", "connections"), [4, 4], "each client two of each protocol, at one server");
-    for reason in ["no_flow", "no_server", "not_member", "no_neighbour", "table_full", "inconsistent"] {
+    for reason in ["no_flow", "no_server", "refused", "not_member", "no_neighbour", "table_full", "inconsistent"] {
         assert_eq!(status.reason(reason), 0, "{reason}");
     }
 }

@@ -44,7 +44,7 @@ pub(super) fn outbound(services: &[ServiceDraft], marks: &[MarkDraft], found: &m
     let mut reported = HashSet::new();
     for service in services.iter().filter(|service| service.outbound.span.is_some()) {
         let vips = vips_of(service, marks);
-        for server in service.servers.iter().flat_map(|server| server.addresses.values()) {
+        for server in service.reals().flat_map(|server| server.addresses.values()) {
             let Some(vip) = vips.iter().find(|vip| vip.value.is_ipv4() == server.is_ipv4()) else { continue };
             for port in &service.outbound.items {
                 let opener = openers.entry((*server, port.value)).or_insert((vip.value, service, port));

@@ -111,6 +111,6 @@ fn clashes(service: &ServiceDraft, passive: PortRange, other: &ServiceDraft, por
 }
 
 fn addresses(service: &ServiceDraft) -> impl Iterator<Item = &IpAddr> {
-    let reached = service.servers.iter().filter(|server| forward_of(service, server).is_some());
+    let reached = service.reals().filter(|server| forward_of(service, server).is_some());
     reached.flat_map(|server| server.addresses.values())
 }

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 pub(super) fn check(service: &ServiceDraft, marks: &[MarkDraft], found: &mut Vec<Diagnostic>) {
     let sources = &service.sources;
     let Some(fullnat) = a_forward(service, |forward| forward == Forward::FullNat) else {
-        let is_known = service.servers.iter().all(|server| forward_of(service, server).is_some());
+        let is_known = service.reals().all(|server| forward_of(service, server).is_some());
         if let (Some(span), true, false) = (&sources.span, is_known, service.servers_incomplete) {
             found.push(
                 Diagnostic::error("`source` is of fullnat only")
@@ -27,7 +27,7 @@ pub(super) fn check(service: &ServiceDraft, marks: &[MarkDraft], found: &mut Vec
     let is_missing = |v4: bool| {
         let to_vip = vips_of(service, marks).iter().any(|vip| vip.value.is_ipv4() == v4);
         let by_rule = rules().flat_map(|rule| rule.to.values()).any(|to| to.addr().is_ipv4() == v4);
-        let servers = || service.servers.iter().filter(is_full);
+        let servers = || service.reals().filter(is_full);
         let served = servers().flat_map(|server| server.addresses.values()).any(|address| address.is_ipv4() == v4);
         let has = sources.values().any(|range| range.first().is_ipv4() == v4);
         (to_vip || by_rule) && served && !has && !sources.incomplete
@@ -74,7 +74,7 @@ pub(super) fn check(service: &ServiceDraft, marks: &[MarkDraft], found: &mut Vec
 pub(super) fn sources(draft: &Draft, found: &mut Vec<Diagnostic>) {
     let mut others = BTreeMap::new();
     for service in &draft.services {
-        for server in service.servers.iter().flat_map(|server| &server.addresses.items) {
+        for server in service.reals().flat_map(|server| &server.addresses.items) {
             others.insert(server.value, (server.span.clone(), "a server's address"));
         }
     }

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 pub(super) fn check(service: &ServiceDraft, marks: &[MarkDraft], found: &mut Vec<Diagnostic>) {
     repeated(service, found);
-    for server in &service.servers {
+    for server in service.reals() {
         address_and_method(service, server, found);
         thresholds(server, found);
     }
@@ -21,7 +21,7 @@ pub(super) fn check(service: &ServiceDraft, marks: &[MarkDraft], found: &mut Vec
 fn repeated(service: &ServiceDraft, found: &mut Vec<Diagnostic>) {
     let mut names: HashMap<String, Located<String>> = HashMap::new();
     let mut addresses: HashMap<IpAddr, &Located<IpAddr>> = HashMap::new();
-    for server in &service.servers {
+    for server in service.reals() {
         let mut address_repeated = false;
         for address in &server.addresses.items {
             if let Some(first) = addresses.get(&address.value) {
@@ -29,7 +29,7 @@ fn repeated(service: &ServiceDraft, found: &mut Vec<Diagnostic>) {
                 let diagnostic = Diagnostic::error(format!("two servers have the address {}", address.value))
                     .at(&address.span, "used again")
                     .also(&first.span, "first used here")
-                    .help("write one server with the sum of the weights; it serves all ports of the service");
+                    .help("write one server with the sum of the weights; it serves all ports of the service; a sorry server is another one");
                 found.push(diagnostic);
             } else {
                 addresses.insert(address.value, address);
@@ -96,7 +96,7 @@ fn thresholds(server: &ServerDraft, found: &mut Vec<Diagnostic>) {
 
 /// Its packets would come back to the director for ever.
 fn server_is_vip(service: &ServiceDraft, vips: &[Located<IpAddr>], found: &mut Vec<Diagnostic>) {
-    for address in service.servers.iter().flat_map(|server| &server.addresses.items) {
+    for address in service.reals().flat_map(|server| &server.addresses.items) {
         let Some(vip) = vips.iter().find(|vip| vip.value == address.value) else { continue };
         let diagnostic = Diagnostic::error(format!("{} is the server's address and the service's VIP", address.value))
             .at(&address.span, "packets would come back to the director")
@@ -107,19 +107,19 @@ fn server_is_vip(service: &ServiceDraft, vips: &[Located<IpAddr>], found: &mut V
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Family {
+pub(super) enum Family {
     V4,
     V6,
 }
 
 impl Family {
-    const ALL: [Family; 2] = [Family::V4, Family::V6];
+    pub(super) const ALL: [Family; 2] = [Family::V4, Family::V6];
 
     fn of(address: IpAddr) -> Self {
         if address.is_ipv4() { Family::V4 } else { Family::V6 }
     }
 
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Family::V4 => "IPv4",
             Family::V6 => "IPv6",
@@ -168,7 +168,7 @@ fn families(service: &ServiceDraft, marks: &[MarkDraft], vips: &[Located<IpAddr>
 
 /// A destination of this family that clients of the service send to: a VIP or, of a service by mark, what its rules
 /// match.
-fn destination_of(
+pub(super) fn destination_of(
     service: &ServiceDraft,
     marks: &[MarkDraft],
     vips: &[Located<IpAddr>],
@@ -192,7 +192,7 @@ fn is_local(forward: &Located<Forward>) -> bool {
     forward.value == Forward::Local
 }
 
-fn serves(service: &ServiceDraft, server: &ServerDraft, family: Family) -> bool {
+pub(super) fn serves(service: &ServiceDraft, server: &ServerDraft, family: Family) -> bool {
     match forward_of(service, server).map(|forward| forward.value) {
         Some(Forward::Nat | Forward::FullNat | Forward::Dr) => {
             server.addresses.values().any(|address| Family::of(*address) == family)

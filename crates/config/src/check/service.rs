@@ -177,7 +177,7 @@ fn outbound(service: &ServiceDraft, marks: &[MarkDraft], found: &mut Vec<Diagnos
 
 /// A way to reach a server, or all, of which something holds.
 pub(super) fn a_forward(service: &ServiceDraft, holds: fn(Forward) -> bool) -> Option<Located<Forward>> {
-    let other = service.servers.iter().filter_map(|server| forward_of(service, server));
+    let other = service.reals().filter_map(|server| forward_of(service, server));
     let own = service.forward.given().cloned();
     other.chain(own).find(|forward| holds(forward.value))
 }

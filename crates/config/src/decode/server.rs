@@ -1,9 +1,9 @@
 //! `[[service.NAME.server]]`.
 
 use super::forward;
-use super::reader::{Reader, Table};
+use super::reader::{Entry, Reader, Table};
 use crate::diagnostic::Diagnostic;
-use crate::draft::{List, Located, ServerDraft};
+use crate::draft::{Field, List, Located, ServerDraft};
 use crate::text::{address, name};
 use std::net::IpAddr;
 
@@ -43,10 +43,30 @@ fn read<'t>(reader: &mut Reader<'t>, mut table: Table<'t>) -> ServerDraft {
     let upper = reader.integer(table.take("upper"), 0..=MAX_THRESHOLD);
     let lower = reader.integer(table.take("lower"), 0..=MAX_THRESHOLD);
     let forward = forward::read(reader, table.take("forward"), "service.*.server[].forward");
+    let drain = reader.duration_or_none(table.take("drain"));
     let header = table.header().clone();
     table.finish(reader);
-    ServerDraft { header, name, addresses, weight, upper, lower, forward }
+    ServerDraft { header, name, addresses, weight, upper, lower, forward, drain }
 }
+
+/// `sorry = { address = "10.0.0.99" }`.
+pub(super) fn sorry<'t>(reader: &mut Reader<'t>, entry: Option<Entry<'t>>) -> Option<ServerDraft> {
+    let mut table = reader.table(&entry?, "service.*.sorry")?;
+    let header = table.header().clone();
+    let name = match reader.string(table.take("name"), name::server) {
+        Field::Absent => Field::Given(Located { value: SORRY.to_owned(), span: header.clone() }),
+        given => given,
+    };
+    let mut addresses = reader.some_strings(table.take("address"), address::server, "the server has no address");
+    refuse_second_of_a_family(reader, &mut addresses);
+    let forward = forward::read(reader, table.take("forward"), "service.*.sorry.forward");
+    table.finish(reader);
+    let (upper, lower, drain) = (Field::Absent, Field::Absent, Field::Absent);
+    Some(ServerDraft { header, name, addresses, weight: DEFAULT_WEIGHT, upper, lower, forward, drain })
+}
+
+/// What a sorry server is called that has no name.
+const SORRY: &str = "sorry";
 
 const DEFAULT_WEIGHT: u16 = 1;
 

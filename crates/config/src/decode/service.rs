@@ -1,7 +1,7 @@
 //! `[service.NAME]`.
 
 use super::reader::{Entry, Reader, Table};
-use super::{forward, mark, server};
+use super::{availability, forward, mark, server};
 use crate::diagnostic::{Diagnostic, Span, listed, quoted};
 use crate::draft::{Application, Field, FtpWay, Located, SchedulerFlag, ServiceDraft, ftp_way};
 use crate::keys;
@@ -111,6 +111,10 @@ fn read<'t>(reader: &mut Reader<'t>, name: &Spanned<DeString<'t>>, entry: &Entry
         sources: reader.some_strings(table.take("source"), address::source, "no source address"),
         protocol: reader.choice(table.take("protocol"), "protocol that marca knows", PROTOCOL_NAMES),
         passive: reader.string(table.take("passive"), ports::passive),
+        quorum: availability::quorum(reader, table.take("quorum")),
+        below_quorum: availability::below_quorum(reader, table.take("below_quorum")),
+        start: availability::start(reader, table.take("start")),
+        sorry: server::sorry(reader, table.take("sorry")),
         servers_incomplete: servers.iter().any(Option::is_none),
         servers: servers.into_iter().flatten().collect(),
     };

@@ -1,6 +1,6 @@
 //! Each service by family: who serves IPv4 clients, who IPv6.
 
-use super::{Family, Outcome, RealPlan, ServiceIndex, ServicePlan, Standing};
+use super::{Family, Outcome, RealPlan, Role, ServiceIndex, ServicePlan, Standing};
 use crate::model::{Config, Forward, Mark, MarkRule, Selector, Server, Service};
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -66,7 +66,10 @@ fn marked(rule: &MarkRule) -> impl Iterator<Item = (Mark, Family)> {
 }
 
 fn plan(service: &Service, family: Family) -> ServicePlan {
-    let reals: Vec<RealPlan> = service.servers.iter().filter_map(|server| real(server, family)).collect();
+    let availability = &service.availability;
+    let mut reals: Vec<RealPlan> = service.servers.iter().filter_map(|server| real(server, family)).collect();
+    let sorry = availability.sorry.iter().filter_map(|server| real(server, family));
+    reals.extend(sorry.map(|sorry| RealPlan { role: Role::Sorry, weight: 0, standing: Standing::Waiting, ..sorry }));
     let lends = reals.iter().any(|real| real.forward == Forward::FullNat);
     let sources = service.sources.iter().filter(|_| lends).flat_map(|range| range.addresses());
     ServicePlan {
@@ -83,6 +86,10 @@ fn plan(service: &Service, family: Family) -> ServicePlan {
         on_failure: service.on_failure,
         drain: service.drain,
         rate_limit: service.rate_limit,
+        quorum: availability.quorum,
+        below_quorum: availability.below_quorum,
+        is_below_quorum: false,
+        start: availability.start,
         reals,
     }
 }
@@ -103,6 +110,8 @@ fn real(server: &Server, family: Family) -> Option<RealPlan> {
         upper: server.upper,
         lower: server.lower,
         forward: server.forward,
+        drain: server.drain,
+        role: Role::Regular,
         standing: Standing::Serving,
     })
 }

@@ -53,6 +53,7 @@ fn a_dual_stack_shop_behind_nat() {
         outbound: Vec::new(),
         sources: Vec::new(),
         ftp: None,
+        availability: Availability::default(),
         servers: vec![
             Server {
                 name: "web1".into(),
@@ -61,6 +62,7 @@ fn a_dual_stack_shop_behind_nat() {
                 upper: 0,
                 lower: 0,
                 forward: Forward::Nat,
+                drain: None,
             },
             Server {
                 name: "10.0.0.12".into(),
@@ -69,6 +71,7 @@ fn a_dual_stack_shop_behind_nat() {
                 upper: 0,
                 lower: 0,
                 forward: Forward::Nat,
+                drain: None,
             },
         ],
     };
@@ -95,6 +98,7 @@ fn a_dual_stack_shop_behind_nat() {
         outbound: Vec::new(),
         sources: Vec::new(),
         ftp: None,
+        availability: Availability::default(),
         servers: vec![Server {
             name: "10.0.0.21".into(),
             addresses: vec![ip("10.0.0.21")],
@@ -102,6 +106,7 @@ fn a_dual_stack_shop_behind_nat() {
             upper: 0,
             lower: 0,
             forward: Forward::Nat,
+            drain: None,
         }],
     };
     let router = Router {
@@ -156,6 +161,7 @@ fn a_service_by_mark_takes_its_vips_from_the_rules() {
         outbound: Vec::new(),
         sources: Vec::new(),
         ftp: None,
+        availability: Availability::default(),
         servers: vec![
             Server {
                 name: "10.0.0.11".into(),
@@ -164,6 +170,7 @@ fn a_service_by_mark_takes_its_vips_from_the_rules() {
                 upper: 0,
                 lower: 0,
                 forward: Forward::Tunnel,
+                drain: Some(Duration::ZERO),
             },
             Server {
                 name: "local".into(),
@@ -172,6 +179,7 @@ fn a_service_by_mark_takes_its_vips_from_the_rules() {
                 upper: 1000,
                 lower: 700,
                 forward: Forward::Local,
+                drain: Some(Duration::ZERO),
             },
         ],
     };

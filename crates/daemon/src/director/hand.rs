@@ -49,7 +49,7 @@ impl Director {
     fn override_with(&mut self, overrides: Overrides, services: &BTreeSet<usize>) -> Result<(), DirectorError> {
         let configured = overrides.apply(&self.file);
         let before = (Arc::clone(&self.configured), self.standings.clone());
-        self.standings.settle(&configured, since_boot()?);
+        self.standings.settle(&configured, Some(&self.configured), since_boot()?);
         self.configured = configured;
         self.save_standings();
         if let Err(error) = self.restand(services) {

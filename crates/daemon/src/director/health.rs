@@ -2,18 +2,19 @@
 
 use super::{Director, DirectorError};
 use crate::linux::data_plane::since_boot;
-use crate::standings::Meant;
-use marca_config::plan::{Difference, ServicePlan, Standing};
-use marca_tables::ids::service_key;
+use crate::standings::{Meant, Standings, Strength, Verdict};
+use marca_config::model::BelowQuorum;
+use marca_config::plan::{Difference, Family, ServicePlan, Standing};
+use marca_tables::ids::{Ids, service_key};
 use marca_tables::services::{self, Prepared};
 use marca_tables::sweep::forget_clients;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 impl Director {
-    /// Real servers have failed, or serve again; answers what that changed, a line for each. The event of operators'
-    /// commands, and of health checks.
+    /// Somebody says that real servers have failed, or serve again; answers what that changed, a line for each. One that
+    /// is restored serves if its checks have nothing against it.
     ///
     /// # Errors
     /// Nothing has changed.
@@ -39,15 +40,60 @@ impl Director {
                 return Err(DirectorError::NoServer(meant.to_string()));
             }
         }
+        let quorums = self.put_standings(standings, &services)?;
+        Ok(told.into_iter().chain(quorums).collect())
+    }
+
+    /// Checks have come to verdicts; answers what that changed, a line for each. Verdicts on real servers that the
+    /// configuration has no more are passed over.
+    ///
+    /// # Errors
+    /// Nothing has changed.
+    pub fn judge(&mut self, verdicts: &[Verdict]) -> Result<Vec<String>, DirectorError> {
+        let mut of: HashMap<&str, Vec<&Verdict>> = HashMap::new();
+        verdicts.iter().for_each(|verdict| of.entry(verdict.service.as_str()).or_default().push(verdict));
+        let mut standings = self.standings.clone();
+        let (mut services, mut told) = (BTreeSet::new(), BTreeSet::new());
+        for (index, service) in self.configured.services.iter().enumerate() {
+            for verdict in of.get(service.name.as_str()).into_iter().flatten() {
+                for real in service.reals.iter().filter(|real| real.address == verdict.address) {
+                    if standings.judge(service, real, verdict.up) {
+                        services.insert(index);
+                        let is = if verdict.up { "is up" } else { "is down" };
+                        told.insert(format!("{}/{} {is}, say its checks", service.name, real.name));
+                    }
+                }
+            }
+        }
+        if services.is_empty() {
+            return Ok(Vec::new());
+        }
+        let quorums = self.put_standings(standings, &services)?;
+        Ok(told.into_iter().chain(quorums).collect())
+    }
+
+    /// Standings that are other ones for these services; answers whose quorum is lost or there again.
+    fn put_standings(
+        &mut self,
+        mut standings: Standings,
+        services: &BTreeSet<usize>,
+    ) -> Result<Vec<String>, DirectorError> {
+        let mut told = Vec::new();
+        for &index in services {
+            let service = &self.configured.services[index];
+            if let Some(strength) = standings.weigh(service) {
+                told.push(quorum(service, &strength));
+            }
+        }
         // Whoever comes after a crash must know.
         let before = std::mem::replace(&mut self.standings, standings);
         self.save_standings();
-        if let Err(error) = self.restand(&services) {
+        if let Err(error) = self.restand(services) {
             self.standings = before;
             self.save_standings();
             return Err(error);
         }
-        Ok(told.into_iter().collect())
+        Ok(told)
     }
 
     /// Real servers of these services stand otherwise.
@@ -66,12 +112,11 @@ impl Director {
         prepared.write_reals(memory);
         prepared.switch(memory);
         drop(prepared);
-        let changed = difference.changed.iter().map(|&(_, index)| &plan.services[index]);
-        let gone = changed.flat_map(|service| {
-            let gone = service.reals.iter().filter(|real| real.standing != Standing::Serving);
-            gone.filter_map(|real| ids.real(&service.name, service.family, real.address))
-        });
-        forget_clients(memory, &gone.collect());
+        let changed = difference.changed.iter().map(|&(_, index)| (&self.plan.services[index], &plan.services[index]));
+        let gone: HashSet<u32> = changed.flat_map(|(before, service)| gone(ids, before, service)).collect();
+        if !gone.is_empty() {
+            forget_clients(memory, &gone);
+        }
         self.plan = plan;
         Ok(())
     }
@@ -133,6 +178,33 @@ impl Director {
         forget_clients(memory, &removed);
         self.restand(&services)
     }
+}
+
+/// The real servers of a service that serve no more and have served before.
+fn gone(ids: &Ids, before: &ServicePlan, service: &ServicePlan) -> Vec<u32> {
+    let pairs = std::iter::zip(&before.reals, &service.reals);
+    let gone = pairs.filter(|(was, is)| was.standing == Standing::Serving && is.standing != Standing::Serving);
+    gone.filter_map(|(_, real)| ids.real(&service.name, service.family, real.address)).collect()
+}
+
+/// What its quorum makes of a service now.
+pub(super) fn quorum(service: &ServicePlan, strength: &Strength) -> String {
+    let (name, needed, measure) = (&service.name, service.quorum.needed, service.quorum.measure.name());
+    let family = match service.family {
+        Family::V4 => "IPv4",
+        Family::V6 => "IPv6",
+    };
+    let up = strength.up;
+    if !strength.is_below {
+        return format!("{name} has its quorum again for {family}: {up} of {needed} ({measure})");
+    }
+    let then = match (service.sorry(), service.below_quorum) {
+        (Some(sorry), _) => format!("new clients go to {}", sorry.name),
+        (None, BelowQuorum::Refuse) => "new clients are refused".into(),
+        (None, BelowQuorum::Drop) => "new clients are dropped".into(),
+        (None, BelowQuorum::Serve) => "the servers that are left take new clients".into(),
+    };
+    format!("{name} is below its quorum for {family}, {up} of {needed} ({measure}): {then}")
 }
 
 /// When what could not be written is tried again.

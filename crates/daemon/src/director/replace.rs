@@ -1,6 +1,7 @@
 //! Another configuration in the place of the running one: what has to be done, in an order in which packets meet each
 //! service as it was or as it will be.
 
+use super::health::quorum;
 use super::interfaces::{kept, wishes};
 use super::{Classified, Director, DirectorError};
 use crate::linux::attach::Wish;
@@ -92,7 +93,7 @@ impl Director {
         let file = Arc::clone(&wanted.plan);
         let overrides = self.overrides.kept(&file);
         let configured = overrides.apply(&file);
-        standings.settle(&configured, now);
+        standings.settle(&configured, Some(&self.configured), now);
         wanted.plan = if standings.alter() { Arc::new(standings.apply(&configured)) } else { Arc::clone(&configured) };
         if !Arc::ptr_eq(&wanted.plan, &file) {
             wanted.difference = None;
@@ -117,6 +118,8 @@ impl Director {
         let took = began.elapsed();
         standings.part(&configured, &self.plan, &self.state.ids, now);
         self.plan = wanted.plan;
+        let quorums = standings.quorums_since(&self.standings, &configured);
+        let quorums: Vec<String> = quorums.map(|(service, strength)| quorum(service, &strength)).collect();
         (self.configured, self.standings) = (configured, standings);
         (self.file, self.overrides) = (file, overrides);
         (self.api, self.reload_when) = (wanted.config.api.clone(), wanted.config.router.reload);
@@ -125,7 +128,7 @@ impl Director {
             gone: difference.gone.len(),
             services: self.plan.services.len(),
             took,
-            findings: Vec::new(),
+            findings: quorums,
             warnings: wanted.warnings,
         };
         replaced.findings.extend(limits_that_wait(&wanted.config.router.limits, &capacity));

@@ -1,5 +1,6 @@
 //! The first configuration of a process, put on a data plane that is new or adopted; and its end.
 
+use super::health::quorum;
 use super::interfaces::{interfaces, wishes};
 use super::replace::{Wanted, numbers};
 use super::{Classified, Director, DirectorError, Started};
@@ -57,7 +58,7 @@ impl Director {
         let overrides = overrides.kept(&wanted.plan);
         let configured = overrides.apply(&wanted.plan);
         let (mut standings, now) = (remembered(&place)?, since_boot()?);
-        standings.settle(&configured, now);
+        standings.settle(&configured, None, now);
         standings.part(&configured, &Plan::default(), &state.ids, now);
         let adopted = plane.adopted;
         let reset = plane.clock.ticks(Duration::from_secs(RESET_SECONDS));
@@ -99,7 +100,10 @@ impl Director {
         director.put_vips(&wanted.config, &interfaces).await?;
         director.copy_routes().await;
         director.place.save_running(text)?;
-        let findings = director.findings(&interfaces);
+        let mut findings = director.findings(&interfaces);
+        let none = Standings::default();
+        let quorums = director.standings.quorums_since(&none, &director.configured);
+        findings.extend(quorums.map(|(service, strength)| quorum(service, &strength)));
         let services = wanted.config.services.len();
         let started = Started { adopted, services, attached, findings, warnings: wanted.warnings };
         Ok((director, started))

@@ -9,6 +9,7 @@ use marca_config::plan::{Plan, Standing};
 use marca_daemon::linux::data_plane::Hook;
 use marca_daemon::linux::network;
 use marca_daemon::routes::Routes;
+use marca_daemon::standings::Standings;
 use marca_engine::decap::{Policy, decapsulate};
 use marca_engine::flow::{self, Key, Record};
 use marca_engine::layout::{
@@ -54,6 +55,7 @@ pub struct Both {
     plan: Plan,
     /// Without what has failed.
     configured: Plan,
+    standings: Standings,
     ids: Ids,
     /// Of the next packet's headroom, bytes that are taken.
     reserved: usize,
@@ -73,6 +75,7 @@ impl Both {
             native,
             plan: Plan::default(),
             configured: Plan::default(),
+            standings: Standings::default(),
             ids: Ids::default(),
             reserved: 0,
         }
@@ -129,25 +132,37 @@ impl Both {
         let text = format!("[router]\noutside = \"outside\"\ninside = \"inside\"\n{configuration}");
         let loaded = marca_config::load("marca.toml", &text).unwrap_or_else(|e| panic!("{}", e.render(false)));
         self.configured = Plan::of(&loaded.config).unwrap();
-        self.plan = self.configured.clone();
+        self.standings = Standings::default();
+        self.standings.settle(&self.configured, None, Duration::ZERO);
+        self.plan = self.standings.apply(&self.configured);
         self.write();
     }
 
     /// A real server has failed, or serves again.
     fn health(&mut self, name: &str, up: bool) {
-        let standing = if up { Standing::Serving } else { Standing::Failed };
+        let before = std::mem::take(&mut self.plan);
+        let mut known = false;
+        for service in &self.configured.services {
+            for real in service.reals.iter().filter(|real| real.name == name) {
+                self.standings.set_failed(service, real, !up);
+                // A verdict, too, for those that wait for their first.
+                self.standings.judge(service, real, up);
+                known = true;
+            }
+            self.standings.weigh(service);
+        }
+        assert!(known, "there is no {name}");
+        self.plan = self.standings.apply(&self.configured);
+        self.write();
         let mut gone = HashSet::new();
-        for (service, configured) in self.plan.services.iter_mut().zip(&self.configured.services) {
-            for (real, configured) in service.reals.iter_mut().zip(&configured.reals) {
-                if real.name == name {
-                    *real = configured.standing(standing);
+        for (before, service) in before.services.iter().zip(&self.plan.services) {
+            for (before, real) in before.reals.iter().zip(&service.reals) {
+                if before.standing == Standing::Serving && real.standing != Standing::Serving {
                     gone.extend(self.ids.real(&service.name, service.family, real.address));
                 }
             }
         }
-        assert!(!gone.is_empty(), "there is no {name}");
-        self.write();
-        for memory in [&self.native, &self.kernel.plane.maps.memory].into_iter().filter(|_| !up) {
+        for memory in [&self.native, &self.kernel.plane.maps.memory] {
             forget_clients(memory, &gone);
         }
     }

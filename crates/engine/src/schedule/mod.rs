@@ -85,8 +85,8 @@ pub struct Newcomer<'p> {
     pub client: &'p Address,
     pub client_port: u16,
     pub destination: &'p Address,
-    /// What the table says, where a table decides.
-    pub slot: Option<SlotView>,
+    /// What the table says, where a table decides; else [`SlotView::NONE`].
+    pub slot: SlotView,
     /// Its connection counts: thresholds hold for it.
     pub counts: bool,
     pub seed: u64,
@@ -114,9 +114,10 @@ pub fn pick<T: Tables>(t: &T, control: &Control, service: u32, settings: &Servic
 /// back.
 #[inline(always)]
 fn by_table<T: Tables>(t: &T, settings: &Service, newcomer: &Newcomer) -> Pick {
-    let (real, number) = match newcomer.slot {
-        Some(slot) => (slot.real, slot.index.wrapping_sub(settings.slots)),
-        None => destination_hash::find(t, settings, newcomer.destination),
+    let (real, number) = if newcomer.slot.index != SlotView::NONE.index {
+        (newcomer.slot.real, newcomer.slot.index.wrapping_sub(settings.slots))
+    } else {
+        destination_hash::find(t, settings, newcomer.destination)
     };
     if settings.flags & service_flags::THRESHOLDS == 0 || !newcomer.counts || real == NO_REAL || has_room(t, real) {
         return Pick::of(real);
@@ -202,6 +203,10 @@ pub struct SlotView {
     pub real: u32,
     /// The connection's record must be asked.
     pub record: bool,
+}
+
+impl SlotView {
+    pub const NONE: Self = Self { index: u32::MAX, real: NO_REAL, record: false };
 }
 
 /// The slot of a client; `None` when the service has no table.

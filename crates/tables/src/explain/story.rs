@@ -6,7 +6,8 @@ use super::names::Names;
 use crate::classifier::{family_number, ip};
 use crate::memory::Memory;
 use ipnet::IpNet;
-use marca_config::plan::{DestinationPlan, Family, PortPlan};
+use marca_config::model::BelowQuorum;
+use marca_config::plan::{DestinationPlan, Family, PortPlan, ServicePlan};
 use marca_engine::decide::{Change, ChangeKind, Decision, RememberKind, To};
 use marca_engine::forward::Method;
 use marca_engine::layout::{Condition, NO_REAL, Real, Server, Service, real_flags, state_bits};
@@ -157,6 +158,10 @@ impl<'a> Story<'a> {
         } else {
             format!("It is a packet of service `{name}`, whose real servers take it at port {port}.")
         };
+        let line = match self.names.service_plan(service) {
+            Some(plan) if plan.is_below_quorum => format!("{line} {}", below_quorum(plan)),
+            _ => line,
+        };
         self.service = Some(name);
         self.member = Some(service);
         line
@@ -267,7 +272,7 @@ impl<'a> Story<'a> {
             Reason::Icmp if steps.iter().any(|step| matches!(step, Step::Quote { .. })) => {
                 self.say("No such connection goes through the director.".into());
             }
-            Reason::NoServer => {
+            Reason::NoServer | Reason::Refused => {
                 let line = self.nobody();
                 self.say(line);
             }
@@ -471,6 +476,17 @@ impl<'a> Story<'a> {
             self.say(format!("It leaves on {}.", self.names.interface(outcome.interface)));
         }
     }
+}
+
+/// What becomes of new clients of a service that has too few real servers.
+fn below_quorum(plan: &ServicePlan) -> String {
+    let then = match (plan.sorry(), plan.below_quorum) {
+        (Some(sorry), _) => format!("new clients go to its sorry server {}", sorry.name),
+        (None, BelowQuorum::Refuse) => "new clients are refused".into(),
+        (None, BelowQuorum::Drop) => "new clients are dropped".into(),
+        (None, BelowQuorum::Serve) => "the real servers that are left take new clients".into(),
+    };
+    format!("It is below its quorum of {} ({}): {then}.", plan.quorum.needed, plan.quorum.measure.name())
 }
 
 /// Ports of a destination that are listed before the rest is counted.

@@ -397,7 +397,7 @@ fn two_random_numbers_are_not_the_same_for_every_client() {
         client,
         client_port: 1,
         destination: client,
-        slot: None,
+        slot: schedule::SlotView::NONE,
         counts: true,
         seed: 7,
         now: 0,
@@ -415,7 +415,7 @@ fn way(client: u8, port: u16, vip_port: u16) -> Way {
 fn open(director: &Director, way: &Way) -> Option<u16> {
     let seen = director.request(way, Segment::Syn);
     let Seen::Server(address, _) = seen else {
-        assert_eq!(seen, Seen::Not(Reason::NoServer));
+        assert_eq!(seen, Seen::Not(Reason::Refused));
         return None;
     };
     assert_eq!(director.request(way, Segment::Data), seen, "the connection stays where it began");

@@ -1,8 +1,8 @@
 //! Services as values, in a few words.
 
 use marca_config::model::{
-    Config, Forward, MemberPort, OnFailure, Persistence, PortMatch, PortRange, Protocol, Reuse, Scheduler,
-    SchedulerFlags, Selector, Server, Service, Timeouts, Udp,
+    Availability, Config, Forward, MemberPort, OnFailure, Persistence, PortMatch, PortRange, Protocol, Reuse,
+    Scheduler, SchedulerFlags, Selector, Server, Service, Timeouts, Udp,
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -25,6 +25,7 @@ pub fn service(name: &str, vips: &[&str], ports: &[MemberPort]) -> Service {
         outbound: Vec::new(),
         sources: Vec::new(),
         ftp: None,
+        availability: Availability::default(),
         servers: Vec::new(),
     }
 }
@@ -68,7 +69,15 @@ pub fn addresses(number: u16) -> [IpAddr; 2] {
 /// The real server of a number, with an address of each family.
 pub fn server(number: u16, weight: u16) -> Server {
     let name = format!("s{number}");
-    Server { name, addresses: addresses(number).to_vec(), weight, upper: 0, lower: 0, forward: Forward::Nat }
+    Server {
+        name,
+        addresses: addresses(number).to_vec(),
+        weight,
+        upper: 0,
+        lower: 0,
+        forward: Forward::Nat,
+        drain: None,
+    }
 }
 
 pub fn persistence(seconds: u64, netmask: Ipv4Addr, prefix_len_v6: u8) -> Option<Persistence> {

@@ -193,6 +193,10 @@ impl Director {
                 assert_eq!(arrived.to, sent.to, "a reply goes to its client");
                 Seen::Client(arrived.from.0, arrived.from.1)
             }
+            Reason::Refused => {
+                assert_eq!((arrived.from, arrived.to), (sent.to, sent.from), "the client is told");
+                Seen::Not(Reason::Refused)
+            }
             Reason::Nat => {
                 assert_eq!(arrived.from, sent.from, "the client stays who it is");
                 assert_eq!(frame[..6], mac(arrived.to.0), "{}", arrived.to.0);

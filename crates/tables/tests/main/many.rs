@@ -33,6 +33,7 @@ fn configuration() -> Config {
                 upper: 0,
                 lower: 0,
                 forward: Forward::Nat,
+                drain: None,
             })
             .collect();
         service

@@ -383,7 +383,7 @@ impl Simulation {
                 assert_eq!(port, self.target(way.to.1), "{way:?}");
                 (address, port)
             }
-            Seen::Not(Reason::NoServer) => {
+            Seen::Not(Reason::Refused) => {
                 assert_eq!(must, None, "{way:?}");
                 let takes =
                     |(weight, failed): (&Option<u16>, &bool)| weight.is_some_and(|weight| weight > 0) && !failed;

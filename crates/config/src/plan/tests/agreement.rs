@@ -1,7 +1,9 @@
 //! A plan says what iptables and IPVS would do, packet by packet.
 
 use super::*;
-use crate::model::{Config, Gue, Mark, MarkRule, MemberPort, OnFailure, PortMatch, Reuse, Selector, Server, Service};
+use crate::model::{
+    Availability, Config, Gue, Mark, MarkRule, MemberPort, OnFailure, PortMatch, Reuse, Selector, Server, Service,
+};
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use std::num::NonZeroU32;
@@ -168,6 +170,7 @@ fn any_servers() -> impl Strategy<Value = Vec<Server>> {
             upper: 0,
             lower: 0,
             forward,
+            drain: None,
         };
         addresses.into_iter().zip(forwards).map(server).collect()
     })
@@ -190,6 +193,7 @@ fn service(name: String, selector: Selector, servers: Vec<Server>) -> Service {
         outbound: Vec::new(),
         sources: Vec::new(),
         ftp: None,
+        availability: Availability::default(),
         servers,
     }
 }

@@ -1,7 +1,7 @@
 //! Services by family.
 
 use super::*;
-use crate::model::{Config, MemberPort, OnFailure, PortMatch, Reuse, Selector, Server, Service};
+use crate::model::{Availability, Config, MemberPort, OnFailure, PortMatch, Reuse, Selector, Server, Service};
 
 #[test]
 fn each_family_of_a_service_has_the_servers_that_can_serve_it() {
@@ -128,6 +128,7 @@ fn ten_thousand_services_become_a_plan() {
         outbound: Vec::new(),
         sources: Vec::new(),
         ftp: None,
+        availability: Availability::default(),
         servers: (0..10)
             .map(|server| Server {
                 name: format!("web{server}"),
@@ -136,6 +137,7 @@ fn ten_thousand_services_become_a_plan() {
                 upper: 0,
                 lower: 0,
                 forward: Forward::Nat,
+                drain: None,
             })
             .collect(),
     };
