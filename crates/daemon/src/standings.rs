@@ -281,7 +281,9 @@ impl Standings {
         let (has_sorry, serves) = (service.sorry().is_some(), service.below_quorum == BelowQuorum::Serve);
         let reals = service.reals.iter().map(|real| match real.role {
             Role::Sorry if self.failed.contains(&key_of(service, real)) => real.standing(Standing::Failed),
-            Role::Sorry if is_below_quorum && real.standing != Standing::Drained => RealPlan { weight: 1, standing: Standing::Serving, ..real.clone() },
+            Role::Sorry if is_below_quorum && real.standing != Standing::Drained => {
+                RealPlan { weight: 1, standing: Standing::Serving, ..real.clone() }
+            }
             Role::Sorry => RealPlan { weight: 0, standing: Standing::Waiting, ..real.clone() },
             Role::Regular => {
                 let standing = real.standing(self.standing(service, real));
