@@ -9,12 +9,15 @@
 //! | `report` | medians, ratios, the table and the JSON |
 //! | `http` | `bench http`: HTTP through marca and others |
 //! | `scale` | `bench scale`: ten thousand services, ten million flows |
+//! | `checks` | `bench checks`: ten thousand health checks a second |
 //! | `ipvs` | `bench ipvs`: instructions a packet, beside IPVS |
 //! | `director` | the program `marca` in a namespace, for the last three |
 //! | `verifier` | `cargo xtask bpf --verify` |
 
 #[cfg(feature = "bench")]
 mod cases;
+#[cfg(feature = "bench")]
+mod checks;
 #[cfg(feature = "bench")]
 mod director;
 #[cfg(feature = "bench")]
@@ -47,6 +50,18 @@ pub enum Bench {
     Scale(Scale),
     /// Instructions a packet beside kernel IPVS, in an emulated Debian 12 that counts them
     Ipvs(Ipvs),
+    /// Ten thousand health checks a second: their share of a processor
+    Checks(Checks),
+}
+
+#[derive(clap::Args)]
+pub struct Checks {
+    /// Prints an array of {kind, checks_per_s, processors, target} to stdout, and nothing else there
+    #[arg(long)]
+    pub json: bool,
+    /// How long each kind is measured
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pub seconds: u32,
 }
 
 #[derive(clap::Args)]
@@ -121,6 +136,7 @@ pub fn run(bench: Bench) -> Result<()> {
         Bench::Http(options) => http::run(&options),
         Bench::Scale(options) => scale::run(&options),
         Bench::Ipvs(options) => ipvs::run(&options),
+        Bench::Checks(options) => checks::run(&options),
     }
 }
 

@@ -4,7 +4,7 @@ use crate::{PlaceOptions, api, print};
 use anyhow::Result;
 use comfy_table::{CellAlignment, Table, presets};
 use marca_daemon::status::{
-    InterfaceStatus, LeavingStatus, QuorumStatus, Running, ServerStatus, ServiceStatus, Status, TrafficStatus,
+    FailureStatus, InterfaceStatus, LeavingStatus, QuorumStatus, Running, ServerStatus, ServiceStatus, Status, TrafficStatus,
 };
 use std::time::Duration;
 
@@ -43,6 +43,7 @@ fn render(status: &Status) -> String {
         lines.extend(head(service));
         lines.push(servers(service).trim_fmt());
         lines.extend(service.servers.iter().filter_map(by_hand));
+        lines.extend(service.servers.iter().flat_map(health));
         lines.extend(service.leaving.iter().map(leaving));
     }
     lines.push(String::new());
@@ -106,6 +107,22 @@ fn by_hand(server: &ServerStatus) -> Option<String> {
 fn leaving(server: &LeavingStatus) -> String {
     let LeavingStatus { name, active, inactive, .. } = server;
     format!("   removed: {name}, {} ({active} active, {inactive} inactive)", state(&server.state, server.seconds_left))
+}
+
+/// What checks have against a real server, and what they say of its weight.
+fn health(server: &ServerStatus) -> Vec<String> {
+    let Some(health) = &server.health else { return Vec::new() };
+    let name = &server.name;
+    let failure = |FailureStatus { check, why, seconds }: &FailureStatus| {
+        let since = marca_config::text::duration::print(Duration::from_secs(*seconds));
+        format!("   {name}: {check} fails for {since}: {why}")
+    };
+    let mut lines: Vec<String> = health.failures.iter().map(failure).collect();
+    if !health.without_ports.is_empty() {
+        lines.push(format!("   {name}: no new connections to {}", health.without_ports.join(" ")));
+    }
+    lines.extend(health.weight.map(|weight| format!("   {name}: says its weight: {weight}")));
+    lines
 }
 
 /// With the time that is left.

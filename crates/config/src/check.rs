@@ -6,6 +6,7 @@ mod availability;
 mod claims;
 mod ftp;
 mod fullnat;
+mod health;
 mod marks;
 mod servers;
 mod service;
@@ -22,6 +23,7 @@ pub(crate) fn check(draft: &Draft) -> Vec<Diagnostic> {
         ftp::check(each, &mut found);
         servers::check(each, &draft.marks, &mut found);
         availability::check(each, &draft.marks, &mut found);
+        health::check(each, &draft.marks, &mut found);
     }
     claims::check(&draft.services, &mut found);
     ftp::passive_ports(&draft.services, &mut found);

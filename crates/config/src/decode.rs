@@ -2,6 +2,7 @@
 
 mod api;
 mod availability;
+mod check;
 mod forward;
 mod mark;
 mod reader;

@@ -2,9 +2,13 @@
 //!
 //! The checks work on drafts, so that one refused value does not hide the other faults of its file.
 
+mod check;
+
+pub(crate) use check::{CheckDraft, Reach, UnknownPort, reach};
+
 use crate::diagnostic::Span;
 use crate::model::{
-    Access, Api, Availability, BelowQuorum, Config, Forward, Ftp, Mark, MarkRule, MemberPort, OnFailure, Persistence,
+    Access, Api, Availability, BelowQuorum, CheckPolicy, Config, Forward, Ftp, Mark, MarkRule, MemberPort, OnFailure, Persistence,
     PortMatch, PortRange, Quorum, RateLimit, Reuse, Router, Scheduler, SchedulerFlags, Selector, Server, Service,
     SourceRange, Start, Timeouts, Token, Udp,
 };
@@ -141,6 +145,9 @@ pub(crate) struct ServiceDraft {
     pub start: Field<Start>,
     /// With a name of its own.
     pub sorry: Option<ServerDraft>,
+    /// None: nothing is said about checks.
+    pub checks: Option<Vec<CheckDraft>>,
+    pub check_policy: Field<CheckPolicy>,
     pub servers: Vec<ServerDraft>,
     /// A server is not among `servers`: its table was refused as a whole.
     pub servers_incomplete: bool,
@@ -320,6 +327,8 @@ fn finish_service(service: &ServiceDraft, marks: &[MarkDraft]) -> Service {
             sorry: service.sorry.as_ref().map(finish_server),
             start: service.start.value().unwrap_or_default(),
         },
+        checks: check::finish(service, marks),
+        check_policy: service.check_policy.value().unwrap_or_default(),
         servers: service.servers.iter().map(finish_server).collect(),
     }
 }

@@ -4,6 +4,11 @@
 mod availability;
 
 pub use availability::{Availability, BelowQuorum, Measure, Quorum, Start};
+mod check;
+
+pub use check::{
+    Check, CheckPolicy, Dns, DnsRecord, Exchange, Expect, Http, HttpVersion, Script, Talk, Tls,
+};
 
 use ipnet::IpNet;
 use std::fmt;
@@ -299,6 +304,9 @@ pub struct Service {
     /// but a short form for member ports.
     pub ftp: Option<Ftp>,
     pub availability: Availability,
+    /// Each with its port; a check of several ports is as many. Empty: nobody asks, and the servers are up.
+    pub checks: Vec<Check>,
+    pub check_policy: CheckPolicy,
     /// In the order of the file; at least one; names unique within the service.
     pub servers: Vec<Server>,
 }

@@ -13,12 +13,13 @@ mod tests;
 pub use difference::Difference;
 
 use crate::model::{
-    BelowQuorum, Forward, Ftp, OnFailure, Persistence, PortRange, Protocol, Quorum, RateLimit, Reuse, Scheduler,
+    BelowQuorum, Check, CheckPolicy, Forward, Ftp, OnFailure, Persistence, PortMatch, PortRange, Protocol, Quorum, RateLimit, Reuse, Scheduler,
     SchedulerFlags, Start, Timeouts, Udp,
 };
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The address family of a packet.
@@ -74,8 +75,21 @@ pub struct ServicePlan {
     /// No configuration says so, but what happens to the real servers.
     pub is_below_quorum: bool,
     pub start: Start,
+    /// Its first VIP, if it has one.
+    pub vip: Option<IpAddr>,
+    /// Of each of its real servers.
+    pub checks: Arc<[CheckPlan]>,
+    pub check_policy: CheckPolicy,
     /// In the order of the configuration; those that can serve this family. The sorry server is the last.
     pub reals: Vec<RealPlan>,
+}
+
+/// A check of a service's real servers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckPlan {
+    pub check: Check,
+    /// The member ports that it speaks for; none: it speaks for the server.
+    pub ports: Vec<PortMatch>,
 }
 
 /// A real server of a service.

@@ -4,6 +4,7 @@
 
 pub mod access;
 pub mod address;
+pub mod check;
 pub mod duration;
 pub mod name;
 pub mod ports;

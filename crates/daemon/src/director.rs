@@ -85,6 +85,8 @@ pub enum DirectorError {
     Reading(String),
     #[error("draw a random number: {0}")]
     Random(io::Error),
+    #[error("start the thread for health checks: {0}")]
+    Checkers(io::Error),
     #[error("listen for signals: {0}")]
     Signal(io::Error),
 }

@@ -5,6 +5,7 @@
 //! | [`place`] | where a director keeps its files and pins; what it must remember to be taken away again |
 //! | [`director`] | from a configuration to a running data plane, and what has to be kept up while it runs |
 //! | [`overrides`] | what operators have said of real servers by hand |
+//! | [`checkers`] | health checks: what real servers are asked, and what follows from their answers |
 //! | [`standings`] | which real servers have failed, and whose time to drain runs |
 //! | [`api`] | what operators and programs ask of a running daemon |
 //! | [`diff`] | what another configuration would change, in words |
@@ -21,6 +22,7 @@
 
 pub mod api;
 pub mod diff;
+pub mod checkers;
 pub mod director;
 pub mod doctor;
 pub mod explain;

@@ -2,6 +2,7 @@
 
 use crate::api::ask::{Done, Reloaded, Reply};
 use crate::api::{Api, Asked, Events, Kind, Problem};
+use crate::checkers::{Checkers, Report};
 use crate::director::{Director, DirectorError, Replaced, Started, TICK, Wanted};
 use crate::linux::file::FileWatch;
 use crate::linux::network::Changes;
@@ -32,6 +33,7 @@ pub async fn run(place: Place, file: &Path, text: &str, ready: impl FnOnce(&Star
     let mut api = Api::open(&place, file).map_err(DirectorError::Api)?;
     let (mut director, mut started) = Director::start(place, &file.display().to_string(), text).await?;
     started.findings.extend(api.configure(director.api()));
+    let mut checkers = Checkers::start().map_err(DirectorError::Checkers)?;
     ready(&started);
     let mut manager = Manager::of_environment();
     manager.ready(director.summary());
@@ -42,6 +44,7 @@ pub async fn run(place: Place, file: &Path, text: &str, ready: impl FnOnce(&Star
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut reloads = Reloads::after(text);
     loop {
+        checkers.follow(&director, started.adopted);
         tokio::select! {
             change = changes.next() => match change {
                 Ok(change) => director.change(change).await,
@@ -62,6 +65,7 @@ pub async fn run(place: Place, file: &Path, text: &str, ready: impl FnOnce(&Star
                     manager.status(director.summary());
                 }
             }
+            reports = checkers.next() => checked(&mut director, api.events(), reports),
             asked = api.next() => match asked {
                 Asked::Reload { reply } => {
                     manager.reloading();
@@ -228,6 +232,13 @@ fn answer(director: &mut Director, events: &Events, asked: Asked) {
             let _ = reply.send(done.map_err(|error| of_servers(&error, &servers)));
         }
         Asked::Reload { .. } => unreachable!("the event loop sees to these"),
+    }
+}
+
+fn checked(director: &mut Director, events: &Events, reports: Vec<Report>) {
+    match director.checked(reports) {
+        Ok(lines) => lines.iter().for_each(|line| tell(events, Kind::Health, line)),
+        Err(error) => tracing::error!("what health checks say is not in force: {error}"),
     }
 }
 

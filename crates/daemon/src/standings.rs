@@ -5,10 +5,12 @@
 //! No clock and no tables: times since boot come in, plans and what is due go out. It outlives the daemon as a file, so
 //! that a deadline is a deadline, and what is down stays down.
 
+mod health;
 mod meant;
 #[cfg(test)]
 mod tests;
 
+pub use health::{Failure, Health, HealthPort};
 pub use meant::Meant;
 
 use marca_config::model::{BelowQuorum, Measure, Start};
@@ -16,7 +18,6 @@ use marca_config::plan::{Plan, RealPlan, Role, ServicePlan, Standing};
 use marca_tables::ids::{Ids, real_key, service_key};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::net::IpAddr;
 use std::time::Duration;
 
 /// Real servers by the keys of their numbers ([`real_key`]), services by theirs ([`service_key`]).
@@ -27,6 +28,9 @@ pub struct Standings {
     /// By their checks.
     #[serde(default)]
     down: BTreeSet<String>,
+    /// What their checks say beside that; those that serve as the configuration says are left out.
+    #[serde(default)]
+    health: BTreeMap<String, Health>,
     /// For their checks' first verdict, and until then without new clients.
     #[serde(default)]
     waiting: BTreeSet<String>,
@@ -62,15 +66,6 @@ impl Draining {
 pub struct Due {
     pub key: String,
     pub removed: bool,
-}
-
-/// What checks have found out about a real server: in each address family in which it has this address.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verdict {
-    pub service: String,
-    /// None: local.
-    pub address: Option<IpAddr>,
-    pub up: bool,
 }
 
 /// What takes a real server's clients away, or keeps them away.
@@ -120,9 +115,15 @@ impl Standings {
                 }
                 if real.role == Role::Regular {
                     let (down, waiting) = match (service.start, known.has(&key)) {
+                        // Nobody would ever say that it is up.
+                        _ if service.checks.is_empty() => (false, false),
                         (Start::Up, false) => (false, false),
                         (Start::Down, false) => (false, true),
-                        _ => (self.down.contains(&key), self.waiting.contains(&key)),
+                        _ => {
+                            let health = self.health.get(&key).map(|health| (key.clone(), health.clone()));
+                            next.health.extend(health);
+                            (self.down.contains(&key), self.waiting.contains(&key))
+                        }
                     };
                     next.down.extend(down.then(|| key.clone()));
                     next.waiting.extend(waiting.then_some(key));
@@ -172,12 +173,15 @@ impl Standings {
         for entry in self.draining.values_mut() {
             (entry.began, entry.deadline) = (now_is(entry.began), now_is(entry.deadline));
         }
+        let failures = self.health.values_mut().flat_map(|health| &mut health.failures);
+        failures.for_each(|failure| failure.since = now_is(failure.since));
         self
     }
 
     /// Services of which a real server has a standing of its own, or that are below their quorum.
     fn services(&self) -> HashSet<String> {
-        let reals = [&self.failed, &self.down, &self.waiting].into_iter().flatten().chain(self.draining.keys());
+        let reals = [&self.failed, &self.down, &self.waiting].into_iter().flatten();
+        let reals = reals.chain(self.health.keys()).chain(self.draining.keys());
         let services = reals.filter_map(|key| service_of(key)).map(str::to_owned);
         services.chain(self.below_quorum.iter().cloned()).collect()
     }
@@ -197,6 +201,38 @@ impl Standings {
         let waited = self.waiting.remove(&key);
         let changed = if up { self.down.remove(&key) } else { self.down.insert(key) };
         changed || waited
+    }
+
+    /// All that its checks say; answers what they have said before, and whether anything has changed.
+    pub fn set_health(&mut self, service: &ServicePlan, real: &RealPlan, health: Health) -> (Health, bool) {
+        if real.role == Role::Sorry {
+            return (Health::default(), false);
+        }
+        let judged = self.judge(service, real, !health.is_down);
+        let key = key_of(service, real);
+        let former = if health == Health::default() {
+            self.health.remove(&key)
+        } else {
+            self.health.insert(key, health.clone())
+        };
+        let former = former.unwrap_or_default();
+        let changed = judged || former != health;
+        (former, changed)
+    }
+
+    /// What checks say of real servers that do not serve as the configuration says, by key.
+    pub fn healths(&self) -> &BTreeMap<String, Health> {
+        &self.health
+    }
+
+    /// None: by its checks it serves as the configuration says.
+    pub fn health(&self, service: &ServicePlan, real: &RealPlan) -> Option<&Health> {
+        self.health.get(&key_of(service, real))
+    }
+
+    /// Real servers, by key, that wait for their checks' first verdict.
+    pub fn waiting(&self) -> &BTreeSet<String> {
+        &self.waiting
     }
 
     /// Looks at a service's quorum again: whether it is below it now, and was not before, or the other way round.
@@ -286,7 +322,10 @@ impl Standings {
             }
             Role::Sorry => RealPlan { weight: 0, standing: Standing::Waiting, ..real.clone() },
             Role::Regular => {
-                let standing = real.standing(self.standing(service, real));
+                // Whom the configuration or an operator gives no clients, no check does.
+                let said = self.health(service, real).and_then(|health| health.weight).filter(|_| real.weight > 0);
+                let said = RealPlan { weight: said.unwrap_or(real.weight), ..real.clone() };
+                let standing = said.standing(self.standing(service, real));
                 let weight = if is_below_quorum && (has_sorry || !serves) { 0 } else { standing.weight };
                 RealPlan { weight, ..standing }
             }
@@ -300,7 +339,7 @@ impl Standings {
     /// Whether they make a plan another one.
     pub fn alter(&self) -> bool {
         let none = [&self.failed, &self.down, &self.waiting, &self.below_quorum].into_iter().all(BTreeSet::is_empty);
-        !none || self.draining.values().any(|entry| entry.over && !entry.removed)
+        !none || !self.health.is_empty() || self.draining.values().any(|entry| entry.over && !entry.removed)
     }
 
     /// The same for all services.

@@ -3,7 +3,7 @@
 use crate::linux::data_plane::{DataPlaneError, Maps, since_boot};
 use crate::overrides::{Duty, Now, Override, Overrides, Until};
 use crate::place::{Place, PlaceError, State};
-use crate::standings::{Cause, Draining, Standings};
+use crate::standings::{Cause, Draining, Health, Standings};
 use jiff::Timestamp;
 use marca_config::model::{Availability, BelowQuorum, Config, Selector, Service};
 use marca_config::plan::{Family, Plan, RealPlan, Role, ServicePlan};
@@ -213,7 +213,7 @@ impl Running {
         // As packets have it, whether a daemon sees to deadlines or not.
         let flags = number.and_then(|n| self.maps.memory.reals.get(n)).map_or(real_flags::UP, |real| real.flags);
         let said = self.overrides.of(service, real);
-        let causes = self.standings.causes(service, real);
+        let (causes, checked) = (self.standings.causes(service, real), self.standings.health(service, real));
         let state = match flags {
             _ if flags & real_flags::DOWN != 0 => "down",
             _ if said.is_some_and(|said| said.duty.is_some_and(|(duty, _)| duty == Duty::Disabled)) => "disabled",
@@ -221,9 +221,10 @@ impl Running {
             _ if flags & real_flags::UP == 0 && real.role == Role::Sorry => "standby",
             _ if flags & real_flags::UP == 0 && causes.contains(&Cause::Waiting) => "waiting",
             _ if flags & real_flags::UP == 0 => "drained",
-            _ if real.weight == 0 => "draining",
+            _ if real.weight == 0 || checked.is_some_and(|health| health.weight == Some(0)) => "draining",
             _ => "up",
         };
+        let is_checked = !service.checks.is_empty() && real.role == Role::Regular;
         let draining = self.standings.draining(service, real).filter(|_| state == "draining");
         ServerStatus {
             name: real.name.clone(),
@@ -238,6 +239,7 @@ impl Running {
             sorry: real.role == Role::Sorry,
             causes: causes.iter().map(|cause| cause_name(*cause).to_owned()).collect(),
             seconds_left: draining.and_then(seconds_left),
+            health: is_checked.then(|| health(service, checked)),
             active,
             inactive,
             traffic: TrafficStatus::from(traffic),
@@ -254,6 +256,25 @@ fn cause_name(cause: Cause) -> &'static str {
         Cause::ByHand => "by hand",
         Cause::ByChecks => "checks",
         Cause::Waiting => "no verdict yet",
+    }
+}
+
+/// What its checks say.
+fn health(service: &ServicePlan, health: Option<&Health>) -> HealthStatus {
+    let now = since_boot().unwrap_or_default();
+    let none = Health::default();
+    let health = health.unwrap_or(&none);
+    let failures = health.failures.iter().map(|failure| FailureStatus {
+        check: failure.check.clone(),
+        why: failure.why.clone(),
+        seconds: now.saturating_sub(failure.since).as_secs(),
+    });
+    HealthStatus {
+        checks: service.checks.len(),
+        down: health.is_down,
+        failures: failures.collect(),
+        without_ports: health.ports.iter().map(ToString::to_string).collect(),
+        weight: health.weight,
     }
 }
 
@@ -398,6 +419,8 @@ pub struct ServerStatus {
     pub causes: Vec<String>,
     /// Until its persistent clients move, if there is a deadline.
     pub seconds_left: Option<u64>,
+    /// What its checks say; null: it has none.
+    pub health: Option<HealthStatus>,
     /// Thresholds as configured; 0: none.
     pub upper: u32,
     pub lower: u32,
@@ -437,10 +460,50 @@ impl ServerStatus {
         self.causes
             .extend(other.causes.iter().filter(|cause| !self.causes.contains(cause)).cloned().collect::<Vec<_>>());
         self.seconds_left = self.seconds_left.max(other.seconds_left);
+        match (&mut self.health, &other.health) {
+            (Some(own), Some(other)) => own.add(other),
+            (own @ None, Some(other)) => *own = Some(other.clone()),
+            (_, None) => {}
+        }
         self.overloaded |= other.overloaded;
         self.active += other.active;
         self.inactive += other.inactive;
         self.traffic.add(&other.traffic);
+    }
+}
+
+/// What the health checks of a real server say, of both families together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HealthStatus {
+    /// How many there are.
+    pub checks: usize,
+    /// Whether the server is down for them.
+    pub down: bool,
+    pub failures: Vec<FailureStatus>,
+    /// Member ports that take no new connections, while the others do.
+    pub without_ports: Vec<String>,
+    /// Said by a script or an agent, in the place of the configured one.
+    pub weight: Option<u16>,
+}
+
+/// A check that a real server fails.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FailureStatus {
+    pub check: String,
+    /// What was wrong when it began to fail.
+    pub why: String,
+    /// For how long.
+    pub seconds: u64,
+}
+
+impl HealthStatus {
+    /// The same real server of the other family.
+    fn add(&mut self, other: &Self) {
+        self.checks += other.checks;
+        self.down |= other.down;
+        self.failures.extend(other.failures.iter().cloned());
+        self.without_ports.extend(other.without_ports.iter().filter(|p| !self.without_ports.contains(p)).cloned().collect::<Vec<_>>());
+        self.weight = self.weight.min(other.weight).or(self.weight).or(other.weight);
     }
 }
 

@@ -1,2 +1,3 @@
 //! Protocols without I/O: bytes, events and `now` in; bytes, actions and deadlines out.
 pub mod announce;
+pub mod health;

@@ -126,7 +126,8 @@ fn a_bad_configuration_is_explained_and_changes_nothing() {
     let before = what(&site);
     let (code, said) = site.run_in_vain(&bad);
     assert_eq!(code, 2, "{said}");
-    let line = 1 + bad.lines().position(|line| line.contains("tpc/80")).unwrap();
+    let written = fs::read_to_string(site.dir.join("marca.toml")).unwrap();
+    let line = 1 + written.lines().position(|line| line.contains("tpc/80")).unwrap();
     assert!(said.contains("error: `tpc` is not a protocol"), "{said}");
     assert!(said.contains(&format!("marca.toml:{line}:")), "{said}");
     assert!(said.contains("= help: did you mean `tcp`?"), "{said}");

@@ -3,6 +3,7 @@
 
 mod api;
 mod doctor;
+mod checks;
 mod failure;
 mod fragments;
 mod ftp;

@@ -46,6 +46,11 @@ impl<'t> Table<'t> {
         entry
     }
 
+    /// Where a key stands, if it does.
+    pub fn span_of(&self, name: &str) -> Option<Span> {
+        self.entries.get_key_value(name).map(|(name, _)| name.span())
+    }
+
     /// Complains about the keys that do not belong here.
     pub fn finish(self, reader: &mut Reader<'t>) {
         debug_assert!(
@@ -81,7 +86,7 @@ impl<'t> Entry<'t> {
     }
 
     /// The elements of an array, or the value itself.
-    fn elements(&self) -> Vec<Entry<'t>> {
+    pub fn elements(&self) -> Vec<Entry<'t>> {
         match self.value.get_ref() {
             DeValue::Array(array) => array.iter().map(|value| self.element(value)).collect(),
             _ => vec![self.clone()],
@@ -208,6 +213,20 @@ impl<'t> Reader<'t> {
         let DeValue::Integer(integer) = entry.value.get_ref() else { return self.string(Some(entry), duration::parse) };
         let seconds = i64::from_str_radix(integer.as_str(), integer.radix()).unwrap_or(i64::MAX);
         match duration::from_seconds(seconds) {
+            Ok(value) => Field::Given(Located { value, span: entry.span() }),
+            Err(error) => self.refuse(&entry.span(), "", error),
+        }
+    }
+
+    /// A duration that may be shorter than a second, as `parse` reads it, or an integer: seconds.
+    pub fn fine_duration(
+        &mut self,
+        entry: Option<Entry<'t>>,
+        parse: fn(&str) -> Result<Duration, TextError>,
+    ) -> Field<Duration> {
+        let Some(entry) = entry else { return Field::Absent };
+        let DeValue::Integer(integer) = entry.value.get_ref() else { return self.string(Some(entry), parse) };
+        match parse(&format!("{}s", i64::from_str_radix(integer.as_str(), integer.radix()).unwrap_or(i64::MAX))) {
             Ok(value) => Field::Given(Located { value, span: entry.span() }),
             Err(error) => self.refuse(&entry.span(), "", error),
         }

@@ -1,12 +1,12 @@
 //! `[service.NAME]`.
 
 use super::reader::{Entry, Reader, Table};
-use super::{availability, forward, mark, server};
+use super::{availability, check, forward, mark, server};
 use crate::diagnostic::{Diagnostic, Span, listed, quoted};
 use crate::draft::{Application, Field, FtpWay, Located, SchedulerFlag, ServiceDraft, ftp_way};
 use crate::keys;
 use crate::model::{
-    MemberPort, OnFailure, Persistence, PortMatch, PortRange, Protocol, RateLimit, Reuse, Scheduler, Timeouts, Udp,
+    CheckPolicy, MemberPort, OnFailure, Persistence, PortMatch, PortRange, Protocol, RateLimit, Reuse, Scheduler, Timeouts, Udp,
 };
 use crate::text::{address, name, ports};
 use std::net::Ipv4Addr;
@@ -76,6 +76,9 @@ const REUSE_NAMES: &[(&str, Reuse)] = &[("schedule", Reuse::Schedule), ("keep", 
 const ON_FAILURE_NAMES: &[(&str, OnFailure)] =
     &[("reset", OnFailure::Reset), ("drop", OnFailure::Drop), ("keep", OnFailure::Keep)];
 
+const CHECK_POLICY_NAMES: &[(&str, CheckPolicy)] =
+    &[("all", CheckPolicy::All), ("any", CheckPolicy::Any), ("per-port", CheckPolicy::PerPort)];
+
 /// New connections in a second, and at once: the data plane counts in fractions of a tick, and so many are more than a
 /// processor can open.
 const MAX_RATE: i64 = 10_000_000;
@@ -115,6 +118,8 @@ fn read<'t>(reader: &mut Reader<'t>, name: &Spanned<DeString<'t>>, entry: &Entry
         below_quorum: availability::below_quorum(reader, table.take("below_quorum")),
         start: availability::start(reader, table.take("start")),
         sorry: server::sorry(reader, table.take("sorry")),
+        checks: check::read_all(reader, table.take("check")),
+        check_policy: reader.choice(table.take("check_policy"), "policy on failed checks", CHECK_POLICY_NAMES),
         servers_incomplete: servers.iter().any(Option::is_none),
         servers: servers.into_iter().flatten().collect(),
     };

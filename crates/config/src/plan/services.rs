@@ -1,9 +1,10 @@
 //! Each service by family: who serves IPv4 clients, who IPv6.
 
-use super::{Family, Outcome, RealPlan, Role, ServiceIndex, ServicePlan, Standing};
-use crate::model::{Config, Forward, Mark, MarkRule, Selector, Server, Service};
+use super::{CheckPlan, Family, Outcome, RealPlan, Role, ServiceIndex, ServicePlan, Standing};
+use crate::model::{Config, Forward, Mark, MarkRule, MemberPort, Selector, Server, Service};
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// The services of a plan, and where those of the model went.
 #[derive(Default)]
@@ -26,7 +27,7 @@ impl Services {
                 };
                 if has_vip || mark.is_some_and(|mark| marked.contains(&(mark, family))) {
                     let index = services.plans.len();
-                    services.plans.push(plan(service, family));
+                    services.plans.push(plan(service, family, &config.marks));
                     services.by_place.insert((place, family), index);
                     let outcome = Outcome { service: index, target, expected: false };
                     services.by_mark.extend(mark.map(|mark| ((mark, family), outcome)));
@@ -65,7 +66,7 @@ fn marked(rule: &MarkRule) -> impl Iterator<Item = (Mark, Family)> {
     Family::ALL.into_iter().filter(can_match).map(|family| (rule.value, family))
 }
 
-fn plan(service: &Service, family: Family) -> ServicePlan {
+fn plan(service: &Service, family: Family, marks: &[MarkRule]) -> ServicePlan {
     let availability = &service.availability;
     let mut reals: Vec<RealPlan> = service.servers.iter().filter_map(|server| real(server, family)).collect();
     let sorry = availability.sorry.iter().filter_map(|server| real(server, family));
@@ -82,6 +83,9 @@ fn plan(service: &Service, family: Family) -> ServicePlan {
         udp: service.udp,
         reuse: service.reuse,
         ftp: service.ftp,
+        vip: service.selector.vips().iter().find(|vip| Family::of(**vip) == family).copied(),
+        checks: checks(service, marks),
+        check_policy: service.check_policy,
         sources: sources.filter(|address| Family::of(*address) == family).collect(),
         on_failure: service.on_failure,
         drain: service.drain,
@@ -92,6 +96,17 @@ fn plan(service: &Service, family: Family) -> ServicePlan {
         start: availability.start,
         reals,
     }
+}
+
+fn checks(service: &Service, marks: &[MarkRule]) -> Arc<[CheckPlan]> {
+    let members: Vec<MemberPort> = match &service.selector {
+        Selector::Ports { ports, .. } => ports.clone(),
+        Selector::Mark { mark, target, .. } => {
+            let ports = marks.iter().filter(|rule| rule.value == *mark).flat_map(|rule| &rule.ports);
+            ports.map(|&matching| MemberPort { matching, target: *target }).collect()
+        }
+    };
+    service.checks.iter().map(|check| CheckPlan { check: check.clone(), ports: check.members(&members) }).collect()
 }
 
 /// None: the server cannot take clients of this family.

@@ -67,6 +67,9 @@ const PIECES: &[&str] = &[
     "[service.shop]\n",
     "[[service.shop.server]]\n",
     "service.shop.server",
+    "[[service.shop.check]]\n",
+    "check = { http = '/' }\n",
+    "expect_regex",
 ];
 
 #[derive(Clone, Debug)]

@@ -54,6 +54,8 @@ fn a_dual_stack_shop_behind_nat() {
         sources: Vec::new(),
         ftp: None,
         availability: Availability::default(),
+        checks: vec![Check::tcp(80), Check::tcp(8443)],
+        check_policy: CheckPolicy::All,
         servers: vec![
             Server {
                 name: "web1".into(),
@@ -99,6 +101,8 @@ fn a_dual_stack_shop_behind_nat() {
         sources: Vec::new(),
         ftp: None,
         availability: Availability::default(),
+        checks: vec![Check::tcp(21)],
+        check_policy: CheckPolicy::All,
         servers: vec![Server {
             name: "10.0.0.21".into(),
             addresses: vec![ip("10.0.0.21")],
@@ -162,6 +166,8 @@ fn a_service_by_mark_takes_its_vips_from_the_rules() {
         sources: Vec::new(),
         ftp: None,
         availability: Availability::default(),
+        checks: vec![Check::tcp(80), Check::tcp(443)],
+        check_policy: CheckPolicy::All,
         servers: vec![
             Server {
                 name: "10.0.0.11".into(),
@@ -316,4 +322,102 @@ fn members(service: &Service) -> Vec<String> {
         Selector::Ports { ports, .. } => ports.iter().map(ToString::to_string).collect(),
         Selector::Mark { .. } => Vec::new(),
     }
+}
+
+fn checks(keys: &str) -> Vec<Check> {
+    let ports = r#"["tcp/80", "tcp/443 -> 8443", "udp/53", "tcp/10000-20000"]"#;
+    let text = format!(
+        "[router]\noutside = 'eth0'\n[service.shop]\nvip = '192.0.2.10'\nports = {ports}\n{keys}\n\
+         [[service.shop.server]]\naddress = '10.0.0.11'\n"
+    );
+    loaded(&text).services.remove(0).checks
+}
+
+#[test]
+fn single_tcp_ports_are_checked_unless_something_else_is_said() {
+    assert_eq!(checks(""), [Check::tcp(80), Check::tcp(8443)]);
+    assert_eq!(checks("check = 'none'"), []);
+    assert_eq!(checks("check = []"), []);
+    let ftp = loaded(include_str!("../good/ftp.toml")).services;
+    assert_eq!(ftp[0].checks, [Check::tcp(21)]);
+    assert_eq!(ftp[1].checks, [Check::tcp(21), Check::tcp(2121)], "nobody listens where data connections come from");
+}
+
+#[test]
+fn a_check_finds_its_port() {
+    let ports = |keys: &str| checks(keys).iter().map(Check::to_string).collect::<Vec<_>>();
+    assert_eq!(ports("check = { tcp = true }"), ["tcp/80", "tcp/8443"]);
+    assert_eq!(ports("check = [{ tcp = true, port = 80 }, { tcp = true }]"), ["tcp/80", "tcp/8443"], "each once");
+    assert_eq!(ports("check = { http = '/healthz' }"), ["http/80 /healthz"]);
+    assert_eq!(ports("check = { https = '/', port = 8443 }"), ["https/8443 /"]);
+    assert_eq!(ports("check = [{ dns = 'example.com' }, { udp = true }]"), ["dns/53 example.com A", "udp/53"]);
+    assert_eq!(ports("check = [{ ping = true }, { script = '/bin/x' }]"), ["ping", "script x"]);
+}
+
+#[test]
+fn checks_say_what_is_asked_and_how_often() {
+    let said = checks(
+        r#"
+        check_policy = "per-port"
+
+        [[service.shop.check]]
+        https = "/healthz?deep=1"
+        port = 8443
+        method = "HEAD"
+        host = "shop.example.com"
+        status = [204, "300-302"]
+        version = "2"
+        server_name = "shop.example.com"
+        expiry = "14d"
+        expect_regex = '^ok'
+        interval = "500ms"
+        timeout = "250ms"
+        rise = 1
+        fall = 5
+
+        [[service.shop.check]]
+        tls = true
+        port = 6380
+        send = "PING\r\n"
+        expect = "+PONG"
+        interval = 10
+        jitter = "0s"
+        "#,
+    );
+    let tls = Tls { server_name: Some("shop.example.com".into()), expiry: Some(Duration::from_secs(14 * 86_400)) };
+    let http = Http {
+        method: "HEAD".into(),
+        path: "/healthz?deep=1".into(),
+        host: Some("shop.example.com".into()),
+        status: vec![(204, 204), (300, 302)],
+        expect: Some(Expect::Regex("^ok".into())),
+        version: HttpVersion::Two,
+        tls: Some(tls),
+    };
+    let https = Check {
+        interval: Duration::from_millis(500),
+        jitter: Duration::from_millis(50),
+        timeout: Duration::from_millis(250),
+        rise: 1,
+        fall: 5,
+        ..Check::of(Talk::Http(http), Some(8443))
+    };
+    let exchange = Exchange { send: b"PING\r\n".to_vec(), expect: Some(Expect::Bytes(b"+PONG".to_vec())) };
+    let redis = Check {
+        interval: Duration::from_secs(10),
+        jitter: Duration::ZERO,
+        ..Check::of(Talk::Tls(Tls::default(), exchange), Some(6380))
+    };
+    assert_eq!(said, [https, redis]);
+}
+
+#[test]
+fn a_check_speaks_for_the_ports_that_lead_to_its_own() {
+    let members = [member(Protocol::Tcp, 443, 443, Some(8443)), member(Protocol::Udp, 443, 443, None)];
+    let members = [members[0], members[1], member(Protocol::Tcp, 10000, 20000, None)];
+    let of = |port| Check::tcp(port).members(&members);
+    assert_eq!(of(8443), [matching(Protocol::Tcp, 443, 443)]);
+    assert_eq!(of(10001), [matching(Protocol::Tcp, 10000, 20000)]);
+    assert_eq!(of(443), []);
+    assert_eq!(Check::of(Talk::Ping, None).members(&members), []);
 }

@@ -1,14 +1,15 @@
 //! Real servers that fail, serve again, or have drained.
 
 use super::{Director, DirectorError};
+use crate::checkers::{Report, health};
 use crate::linux::data_plane::since_boot;
-use crate::standings::{Meant, Standings, Strength, Verdict};
+use crate::standings::{Health, Meant, Standings, Strength};
 use marca_config::model::BelowQuorum;
-use marca_config::plan::{Difference, Family, ServicePlan, Standing};
-use marca_tables::ids::{Ids, service_key};
+use marca_config::plan::{Difference, Family, Plan, ServicePlan, Standing};
+use marca_tables::ids::{Ids, real_key, service_key};
 use marca_tables::services::{self, Prepared};
 use marca_tables::sweep::forget_clients;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -44,34 +45,6 @@ impl Director {
         Ok(told.into_iter().chain(quorums).collect())
     }
 
-    /// Checks have come to verdicts; answers what that changed, a line for each. Verdicts on real servers that the
-    /// configuration has no more are passed over.
-    ///
-    /// # Errors
-    /// Nothing has changed.
-    pub fn judge(&mut self, verdicts: &[Verdict]) -> Result<Vec<String>, DirectorError> {
-        let mut of: HashMap<&str, Vec<&Verdict>> = HashMap::new();
-        verdicts.iter().for_each(|verdict| of.entry(verdict.service.as_str()).or_default().push(verdict));
-        let mut standings = self.standings.clone();
-        let (mut services, mut told) = (BTreeSet::new(), BTreeSet::new());
-        for (index, service) in self.configured.services.iter().enumerate() {
-            for verdict in of.get(service.name.as_str()).into_iter().flatten() {
-                for real in service.reals.iter().filter(|real| real.address == verdict.address) {
-                    if standings.judge(service, real, verdict.up) {
-                        services.insert(index);
-                        let is = if verdict.up { "is up" } else { "is down" };
-                        told.insert(format!("{}/{} {is}, say its checks", service.name, real.name));
-                    }
-                }
-            }
-        }
-        if services.is_empty() {
-            return Ok(Vec::new());
-        }
-        let quorums = self.put_standings(standings, &services)?;
-        Ok(told.into_iter().chain(quorums).collect())
-    }
-
     /// Standings that are other ones for these services; answers whose quorum is lost or there again.
     fn put_standings(
         &mut self,
@@ -94,6 +67,56 @@ impl Director {
             return Err(error);
         }
         Ok(told)
+    }
+
+    /// Health checks have another opinion of real servers; answers what follows from that, a line for each check. Servers
+    /// that have left meanwhile are passed over.
+    ///
+    /// # Errors
+    /// Nothing has changed.
+    pub fn checked(&mut self, reports: Vec<Report>) -> Result<Vec<String>, DirectorError> {
+        let mut standings = self.standings.clone();
+        let (mut services, mut told) = (BTreeSet::new(), Vec::new());
+        let mut newest: HashMap<String, Health> = HashMap::new();
+        newest.extend(reports.into_iter().map(|report| (report.key, report.health)));
+        for (index, service) in self.configured.services.iter().enumerate() {
+            if newest.is_empty() {
+                break;
+            }
+            if service.checks.is_empty() {
+                continue;
+            }
+            for real in &service.reals {
+                let key = real_key(&service.name, service.family, real.address);
+                let Some(health) = newest.remove(&key) else { continue };
+                let (former, changed) = standings.set_health(service, real, health.clone());
+                if !changed {
+                    continue;
+                }
+                services.insert(index);
+                let server = format!("{}/{}", service.name, real.name);
+                told.extend(health::told(&server, real.address, &former, &health));
+            }
+        }
+        if !services.is_empty() {
+            told.extend(self.put_standings(standings, &services)?);
+        }
+        Ok(told)
+    }
+
+    /// As the configuration has it.
+    pub fn configured(&self) -> Arc<Plan> {
+        Arc::clone(&self.configured)
+    }
+
+    /// What checks have said so far.
+    pub fn healths(&self) -> &BTreeMap<String, Health> {
+        self.standings.healths()
+    }
+
+    /// Real servers, by key, that wait for the first verdict on them.
+    pub fn waiting(&self) -> &BTreeSet<String> {
+        self.standings.waiting()
     }
 
     /// Real servers of these services stand otherwise.

@@ -1,4 +1,5 @@
 use super::*;
+use std::net::IpAddr;
 
 const SERVERS: [&str; 3] = ["web1", "web2", "web3"];
 
@@ -315,4 +316,50 @@ fn a_reboot_ends_what_only_had_connections_and_moves_deadlines() {
     assert_eq!(of.causes(shop, &reals[1]), [Cause::ByHand]);
     assert_eq!(of.draining(shop, &reals[0]).map(|drain| drain.left(seconds(100))), Some(seconds(400)));
     assert_eq!(of.removed("shop/4/10.0.0.13"), None);
+}
+
+#[test]
+fn what_checks_say_and_what_operators_say_are_two_things() {
+    let configured = plan("", [Some(3), Some(1), None]);
+    let (shop, web1) = (&configured.services[0], &configured.services[0].reals[0]);
+    let down = Health { is_down: true, ..Health::default() };
+    let mut of = Standings::default();
+    assert_eq!(of.set_health(shop, web1, down.clone()), (Health::default(), true));
+    of.set_failed(shop, web1, true);
+    of.settle(&configured, Some(&configured), seconds(1));
+    assert_eq!(of.health(shop, web1), Some(&down), "a reload changes nothing");
+    assert_eq!(of.set_health(shop, web1, Health::default()), (down, true));
+    assert_eq!(standings(&of, &configured), [Standing::Failed, Standing::Serving], "the operator's word stands");
+    of.set_failed(shop, web1, false);
+    assert_eq!(of, Standings::default());
+    assert!(!of.alter());
+}
+
+#[test]
+fn a_check_that_is_no_more_says_nothing() {
+    let (with, without) = (plan("", [Some(1); 3]), plan("check = 'none'", [Some(1); 3]));
+    let mut of = Standings::default();
+    let down = Health { is_down: true, ..Health::default() };
+    of.set_health(&with.services[0], &with.services[0].reals[0], down);
+    of.settle(&with, Some(&with), seconds(1));
+    assert!(of.alter());
+    of.settle(&without, Some(&with), seconds(2));
+    assert_eq!(of, Standings::default());
+    let waiting = plan("check = 'none'\nstart = 'down'", [Some(1); 3]);
+    of.settle(&waiting, None, seconds(3));
+    assert_eq!(of, Standings::default(), "nobody would say when to begin");
+}
+
+#[test]
+fn a_check_may_say_a_weight() {
+    let configured = plan("", [Some(4), Some(1), None]);
+    let (shop, web1) = (&configured.services[0], &configured.services[0].reals[0]);
+    let weights = |of: &Standings| -> Vec<u16> {
+        of.apply(&configured).services[0].reals.iter().map(|real| real.weight).collect()
+    };
+    let mut of = Standings::default();
+    of.set_health(shop, web1, Health { weight: Some(2), ..Health::default() });
+    assert_eq!(weights(&of), [2, 1]);
+    of.set_health(shop, web1, Health { weight: Some(2), is_down: true, ..Health::default() });
+    assert_eq!(weights(&of), [0, 1], "down is down");
 }

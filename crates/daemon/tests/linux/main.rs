@@ -3,6 +3,7 @@
 mod announce;
 mod bpffs;
 mod changes;
+mod checks;
 mod namespace;
 mod neighbours;
 mod network;

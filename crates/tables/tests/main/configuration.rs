@@ -1,7 +1,7 @@
 //! Services as values, in a few words.
 
 use marca_config::model::{
-    Availability, Config, Forward, MemberPort, OnFailure, Persistence, PortMatch, PortRange, Protocol, Reuse,
+    Availability, CheckPolicy, Config, Forward, MemberPort, OnFailure, Persistence, PortMatch, PortRange, Protocol, Reuse,
     Scheduler, SchedulerFlags, Selector, Server, Service, Timeouts, Udp,
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -26,6 +26,8 @@ pub fn service(name: &str, vips: &[&str], ports: &[MemberPort]) -> Service {
         sources: Vec::new(),
         ftp: None,
         availability: Availability::default(),
+        checks: Vec::new(),
+        check_policy: CheckPolicy::All,
         servers: Vec::new(),
     }
 }

@@ -95,7 +95,7 @@ impl Way {
             _ => (ATTACH_XDP, "nat"),
         };
         format!(
-            "[router]\noutside = '{outside}'\n{inside}{attach}[service.web]\nvip = '{VIP}'\nports = \
+            "[router]\noutside = '{outside}'\n{inside}{attach}[service.web]\ncheck = 'none'\nvip = '{VIP}'\nports = \
              'tcp/80'\nscheduler = 'maglev'\nforward = '{forward}'\nserver = [{{ address = '{}' }}]\n",
             net.server_address(0).v4
         )

@@ -140,7 +140,7 @@ impl Shop {
         for service in 0..self.services {
             let _ = write!(
                 text,
-                "[service.s{service}]\nvip = '{}'\nports = ['tcp/{} -> 80', 'udp/{} -> {}']\nscheduler = \
+                "[service.s{service}]\ncheck = 'none'\nvip = '{}'\nports = ['tcp/{} -> 80', 'udp/{} -> {}']\nscheduler = \
                  '{scheduler}'\nserver = [",
                 vip(service),
                 80 + service % 10,

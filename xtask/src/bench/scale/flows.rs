@@ -171,6 +171,7 @@ outside = "bench0"
 attach = "xdp"
 
 [service.datagrams]
+check = 'none'
 vip = "192.0.2.1"
 ports = ["udp/53"]
 scheduler = "wlc"
@@ -181,6 +182,7 @@ server = [{ address = "10.1.1.1" }, { address = "10.1.1.2" }, { address = "10.1.
   { address = "10.1.1.9" }, { address = "10.1.1.10" }]
 
 [service.connections]
+check = 'none'
 vip = "192.0.2.2"
 ports = ["tcp/80"]
 scheduler = "maglev"

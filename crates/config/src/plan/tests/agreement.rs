@@ -194,6 +194,8 @@ fn service(name: String, selector: Selector, servers: Vec<Server>) -> Service {
         sources: Vec::new(),
         ftp: None,
         availability: Availability::default(),
+        checks: Vec::new(),
+        check_policy: CheckPolicy::All,
         servers,
     }
 }

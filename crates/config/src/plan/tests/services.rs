@@ -129,6 +129,8 @@ fn ten_thousand_services_become_a_plan() {
         sources: Vec::new(),
         ftp: None,
         availability: Availability::default(),
+        checks: Vec::new(),
+        check_policy: CheckPolicy::All,
         servers: (0..10)
             .map(|server| Server {
                 name: format!("web{server}"),

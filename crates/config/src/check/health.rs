@@ -1,0 +1,61 @@
+//! Health checks against the service that they are of.
+
+use crate::diagnostic::{Diagnostic, quoted};
+use crate::draft::{CheckDraft, MarkDraft, Reach, ServiceDraft, UnknownPort, reach};
+use crate::model::{Check, Talk};
+
+pub(super) fn check(service: &ServiceDraft, marks: &[MarkDraft], found: &mut Vec<Diagnostic>) {
+    let Some(checks) = &service.checks else { return };
+    let is_whole = !service.ports.incomplete
+        && !service.mark.is_refused()
+        && !service.target.is_refused()
+        && marks.iter().all(|rule| !rule.value.is_refused() && !rule.ports.incomplete);
+    for draft in checks.iter().filter(|_| is_whole) {
+        let Some(check) = &draft.check else { continue };
+        let Reach::Unknown(why) = reach(service, marks, draft, &check.talk) else { continue };
+        let kind = check.talk.name();
+        let (message, label) = match why {
+            UnknownPort::NoneSingle(protocol) => {
+                let name = protocol.name().to_uppercase();
+                (format!("the service has no single {name} port to check"), format!("`{kind}` asks a {name} port"))
+            }
+            UnknownPort::Several => {
+                (format!("`{kind}` can go to several ports of the service"), "which port?".to_string())
+            }
+            UnknownPort::OfItsOwn => (format!("a check of the kind `{kind}` needs a port"), "which port?".to_string()),
+        };
+        let selector = service.ports.span.as_ref().or(service.mark.given().map(|mark| &mark.span));
+        let mut diagnostic = Diagnostic::error(message)
+            .at(&draft.span, label)
+            .help(format!("add the real server's port, for example `port = {}`", example_port(kind)));
+        if let Some(selector) = selector.filter(|_| why != UnknownPort::OfItsOwn) {
+            diagnostic = diagnostic.also(selector, "what clients connect to");
+        }
+        found.push(diagnostic);
+    }
+    let is_agent = |draft: &CheckDraft| matches!(draft.check, Some(Check { talk: Talk::Agent { .. }, .. }));
+    if let (Some(first), true) = (checks.first(), checks.iter().all(is_agent)) {
+        let diagnostic = Diagnostic::warning("an agent alone does not find out that a server is dead")
+            .at(&first.span, "one that does not answer changes nothing")
+            .help("add a check that must be answered: { tcp = true }");
+        found.push(diagnostic);
+    }
+    if let (Some(policy), true) = (service.check_policy.given(), checks.is_empty()) {
+        let name = quoted(&service.name);
+        let diagnostic = Diagnostic::warning(format!("service {name} has a policy on failed checks, and no checks"))
+            .at(&policy.span, "decides nothing")
+            .also(&service.header, "this service")
+            .help("leave out `check_policy`, or `check = \"none\"`");
+        found.push(diagnostic);
+    }
+}
+
+fn example_port(kind: &str) -> u16 {
+    match kind {
+        "http" => 8080,
+        "https" | "tls" => 8443,
+        "dns" => 53,
+        "agent" => 7000,
+        _ => 10_000,
+    }
+}
