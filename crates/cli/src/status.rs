@@ -4,7 +4,8 @@ use crate::{PlaceOptions, api, print};
 use anyhow::Result;
 use comfy_table::{CellAlignment, Table, presets};
 use marca_daemon::status::{
-    FailureStatus, InterfaceStatus, LeavingStatus, QuorumStatus, Running, ServerStatus, ServiceStatus, Status, TrafficStatus,
+    FailureStatus, InterfaceStatus, LeavingStatus, QuorumStatus, Running, ServerStatus, ServiceStatus, Status,
+    TrafficStatus,
 };
 use std::time::Duration;
 

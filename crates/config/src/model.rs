@@ -6,9 +6,7 @@ mod availability;
 pub use availability::{Availability, BelowQuorum, Measure, Quorum, Start};
 mod check;
 
-pub use check::{
-    Check, CheckPolicy, Dns, DnsRecord, Exchange, Expect, Http, HttpVersion, Script, Talk, Tls,
-};
+pub use check::{Check, CheckPolicy, Dns, DnsRecord, Exchange, Expect, Http, HttpVersion, Script, Talk, Tls};
 
 use ipnet::IpNet;
 use std::fmt;

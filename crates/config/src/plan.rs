@@ -13,8 +13,8 @@ mod tests;
 pub use difference::Difference;
 
 use crate::model::{
-    BelowQuorum, Check, CheckPolicy, Forward, Ftp, OnFailure, Persistence, PortMatch, PortRange, Protocol, Quorum, RateLimit, Reuse, Scheduler,
-    SchedulerFlags, Start, Timeouts, Udp,
+    BelowQuorum, Check, CheckPolicy, Forward, Ftp, OnFailure, Persistence, PortMatch, PortRange, Protocol, Quorum,
+    RateLimit, Reuse, Scheduler, SchedulerFlags, Start, Timeouts, Udp,
 };
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};

@@ -74,13 +74,7 @@ impl Checkers {
     }
 
     /// Asks what this plan wants; `known` and `waiting` are what is known of real servers, by key.
-    pub fn ask(
-        &mut self,
-        plan: Arc<Plan>,
-        known: BTreeMap<String, Health>,
-        waiting: BTreeSet<String>,
-        adopted: bool,
-    ) {
+    pub fn ask(&mut self, plan: Arc<Plan>, known: BTreeMap<String, Health>, waiting: BTreeSet<String>, adopted: bool) {
         let has_served = adopted && self.followed.is_none();
         self.followed = Some(Arc::clone(&plan));
         if self.orders.send(Order { plan, known, waiting, has_served }).is_err() {

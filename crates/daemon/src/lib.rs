@@ -21,8 +21,8 @@
 //! | [`linux`] | the kernel's interfaces |
 
 pub mod api;
-pub mod diff;
 pub mod checkers;
+pub mod diff;
 pub mod director;
 pub mod doctor;
 pub mod explain;

@@ -502,7 +502,9 @@ impl HealthStatus {
         self.checks += other.checks;
         self.down |= other.down;
         self.failures.extend(other.failures.iter().cloned());
-        self.without_ports.extend(other.without_ports.iter().filter(|p| !self.without_ports.contains(p)).cloned().collect::<Vec<_>>());
+        self.without_ports.extend(
+            other.without_ports.iter().filter(|p| !self.without_ports.contains(p)).cloned().collect::<Vec<_>>(),
+        );
         self.weight = self.weight.min(other.weight).or(self.weight).or(other.weight);
     }
 }

@@ -98,7 +98,9 @@ fn the_policy_says_what_a_failed_port_takes_away() {
     let _farm = site.serve();
     // Nobody listens on 81.
     let checks = |policy: &str| {
-        format!("check_policy = '{policy}'\ncheck = [{{ tcp = true, port = 80, {QUICK} }}, {{ tcp = true, port = 81, {QUICK} }}]")
+        format!(
+            "check_policy = '{policy}'\ncheck = [{{ tcp = true, port = 80, {QUICK} }}, {{ tcp = true, port = 81, {QUICK} }}]"
+        )
     };
     site.run(&configuration(&site, &checks("any")));
     wait_until("81 has been tried", || failure(&site, 0).0 == "tcp/81");
@@ -108,7 +110,10 @@ fn the_policy_says_what_a_failed_port_takes_away() {
     wait_until("all are down", || states(&site) == ["down", "down"]);
     let per_port = |port: u16| {
         let tcp = format!("{{ tcp = true, port = 80, {QUICK} }}");
-        let text = configuration(&site, &format!("check_policy = 'per-port'\ncheck = [{tcp}, {{ http = '/', port = {port}, {QUICK} }}]"));
+        let text = configuration(
+            &site,
+            &format!("check_policy = 'per-port'\ncheck = [{tcp}, {{ http = '/', port = {port}, {QUICK} }}]"),
+        );
         text.replace("'tcp/443'", "'tcp/443 -> 81'")
     };
     site.reload(&per_port(81));

@@ -2,8 +2,8 @@
 //! its operator runs it. Needs root and the Debian packages of [`peers::PACKAGES`].
 
 mod api;
-mod doctor;
 mod checks;
+mod doctor;
 mod failure;
 mod fragments;
 mod ftp;

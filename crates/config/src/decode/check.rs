@@ -3,9 +3,7 @@
 use super::reader::{Entry, Reader, Table};
 use crate::diagnostic::{Diagnostic, Span, listed, quoted};
 use crate::draft::{CheckDraft, Field, List, Located};
-use crate::model::{
-    Check, Dns, DnsRecord, Exchange, Expect, Http, HttpVersion, Script, Talk, Tls,
-};
+use crate::model::{Check, Dns, DnsRecord, Exchange, Expect, Http, HttpVersion, Script, Talk, Tls};
 use crate::text::check as text;
 use toml::de::DeValue;
 
@@ -70,8 +68,7 @@ const VERSIONS: &[(&str, HttpVersion)] = &[("1.1", HttpVersion::One), ("2", Http
 /// None: something was refused.
 fn read<'t>(reader: &mut Reader<'t>, mut table: Table<'t>) -> Option<CheckDraft> {
     let header = table.header().clone();
-    let kinds: Vec<(&str, Entry<'t>)> =
-        KINDS.into_iter().filter_map(|kind| Some((kind, table.take(kind)?))).collect();
+    let kinds: Vec<(&str, Entry<'t>)> = KINDS.into_iter().filter_map(|kind| Some((kind, table.take(kind)?))).collect();
     let kind = one_kind(reader, &header, &kinds);
     if let Some((kind, _)) = &kind {
         misplaced(reader, &table, kind, &kinds);
@@ -312,7 +309,9 @@ fn script<'t>(reader: &mut Reader<'t>, entry: Entry<'t>) -> Option<Vec<String>> 
         reader.report(
             Diagnostic::error(format!("{} is not an absolute path", quoted(&program.value)))
                 .at(&program.span, "begins without `/`")
-                .help("write where the program is, and its arguments as strings of their own: [\"/usr/bin/x\", \"-q\"]"),
+                .help(
+                    "write where the program is, and its arguments as strings of their own: [\"/usr/bin/x\", \"-q\"]",
+                ),
         );
         return None;
     }

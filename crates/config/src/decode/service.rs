@@ -6,7 +6,8 @@ use crate::diagnostic::{Diagnostic, Span, listed, quoted};
 use crate::draft::{Application, Field, FtpWay, Located, SchedulerFlag, ServiceDraft, ftp_way};
 use crate::keys;
 use crate::model::{
-    CheckPolicy, MemberPort, OnFailure, Persistence, PortMatch, PortRange, Protocol, RateLimit, Reuse, Scheduler, Timeouts, Udp,
+    CheckPolicy, MemberPort, OnFailure, Persistence, PortMatch, PortRange, Protocol, RateLimit, Reuse, Scheduler,
+    Timeouts, Udp,
 };
 use crate::text::{address, name, ports};
 use std::net::Ipv4Addr;

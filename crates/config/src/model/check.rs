@@ -63,7 +63,9 @@ pub enum Talk {
     Ping,
     Script(Script),
     /// A line of text says whether the server is up, and its weight.
-    Agent { send: Vec<u8> },
+    Agent {
+        send: Vec<u8>,
+    },
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]

@@ -29,7 +29,9 @@ pub fn hex(text: &str) -> Result<Vec<u8>, TextError> {
     let digits: Vec<u8> = text
         .chars()
         .filter(|c| !c.is_whitespace())
-        .map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok()).ok_or_else(|| refused("has other characters")))
+        .map(|c| {
+            c.to_digit(16).and_then(|digit| u8::try_from(digit).ok()).ok_or_else(|| refused("has other characters"))
+        })
         .collect::<Result<_, _>>()?;
     if digits.is_empty() {
         return Err(refused("empty"));

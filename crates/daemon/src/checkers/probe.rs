@@ -59,7 +59,9 @@ fn fault(doing: &str, error: &io::Error) -> Fault {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => Fault::Theirs("connection refused".into()),
         io::ErrorKind::ConnectionReset => Fault::Theirs("connection reset".into()),
-        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => Fault::Theirs("no way to the host".into()),
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
+            Fault::Theirs("no way to the host".into())
+        }
         _ => Fault::Theirs(format!("{doing}: {}", plain(error))),
     }
 }
@@ -87,12 +89,21 @@ pub struct Probe {
 
 #[derive(Debug)]
 enum Ask {
-    Exchange { send: Vec<u8>, expect: Option<Expect>, tls: Option<tls::Wish> },
+    Exchange {
+        send: Vec<u8>,
+        expect: Option<Expect>,
+        tls: Option<tls::Wish>,
+    },
     Http(Box<http::Request>),
     Smtp,
     Ftp,
-    Agent { send: Vec<u8> },
-    Udp { send: Vec<u8>, expect: Option<Expect> },
+    Agent {
+        send: Vec<u8>,
+    },
+    Udp {
+        send: Vec<u8>,
+        expect: Option<Expect>,
+    },
     Dns(Query),
     Ping,
     Script(script::Script),
@@ -119,9 +130,7 @@ impl Probe {
             }
             Talk::Udp(exchange) => Ask::Udp { send: exchange.send.clone(), expect: expect(&exchange.expect)? },
             Talk::Http(wanted) => Ask::Http(Box::new(http::Request::new(wanted, target)?)),
-            Talk::Dns(dns) => {
-                Ask::Dns(Query::new(&dns.name, dns.record.name()).ok_or("the name cannot be asked for")?)
-            }
+            Talk::Dns(dns) => Ask::Dns(Query::new(&dns.name, dns.record.name()).ok_or("the name cannot be asked for")?),
             Talk::Smtp => Ask::Smtp,
             Talk::Ftp => Ask::Ftp,
             Talk::Ping => Ask::Ping,

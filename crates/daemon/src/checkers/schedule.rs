@@ -106,10 +106,13 @@ impl Schedule {
     fn ask_due(&mut self) {
         let now = Instant::now();
         while self.in_flight < self.most_in_flight {
-            let Some(Reverse((at, id))) = self.due.peek().copied().filter(|Reverse((at, _))| *at <= now) else { return };
+            let Some(Reverse((at, id))) = self.due.peek().copied().filter(|Reverse((at, _))| *at <= now) else {
+                return;
+            };
             self.due.pop();
             // Of a former plan, or of a former turn.
-            let Some(entry) = self.entries.get_mut(&id).filter(|entry| entry.at == at && entry.running.is_none()) else {
+            let Some(entry) = self.entries.get_mut(&id).filter(|entry| entry.at == at && entry.running.is_none())
+            else {
                 continue;
             };
             entry.at = now;
@@ -305,9 +308,7 @@ fn health(member: &Member, entries: &[&Entry]) -> Health {
 impl Entry {
     fn new(target: Target, former: Option<Former<'_>>, unknown: Before, now: Instant, chance: u32) -> Self {
         let (before, failure) = match former {
-            Some(Former::Failed(failure)) => {
-                (Before::Known { up: false }, Some((failure.why.clone(), failure.since)))
-            }
+            Some(Former::Failed(failure)) => (Before::Known { up: false }, Some((failure.why.clone(), failure.since))),
             Some(Former::Untold) => {
                 let since = since_boot().unwrap_or_default();
                 (Before::Unknown { up: false }, Some(("it was down, and has not been asked since".into(), since)))

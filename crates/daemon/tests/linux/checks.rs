@@ -109,7 +109,10 @@ fn one_that_hangs_is_told_from_one_that_is_not_there() {
     // It speaks, but never to the end.
     let slow = peer_that_drips();
     assert_eq!(
-        bad(&format!("tcp = true, expect = 'x', port = {slow}, timeout = '300ms'")).split_once(" came within").unwrap().1,
+        bad(&format!("tcp = true, expect = 'x', port = {slow}, timeout = '300ms'"))
+            .split_once(" came within")
+            .unwrap()
+            .1,
         " 300ms"
     );
 }
@@ -120,7 +123,11 @@ fn peer_that_drips() -> u16 {
     thread::spawn(move || {
         for stream in listener.incoming() {
             let Ok(mut stream) = stream else { return };
-            thread::spawn(move || while stream.write_all(b"H").is_ok() { thread::sleep(Duration::from_millis(50)) });
+            thread::spawn(move || {
+                while stream.write_all(b"H").is_ok() {
+                    thread::sleep(Duration::from_millis(50))
+                }
+            });
         }
     });
     port
@@ -236,7 +243,10 @@ fn script(text: &str, more: &str) -> Outcome {
 #[test]
 fn a_script_says_by_its_exit_code_whether_all_is_well() {
     assert_eq!(script("exit 0", ""), GOOD);
-    assert_eq!(script("echo one; echo cannot reach the database >&2; exit 3", ""), Outcome::Bad("exit code 3: `cannot reach the database`".into()));
+    assert_eq!(
+        script("echo one; echo cannot reach the database >&2; exit 3", ""),
+        Outcome::Bad("exit code 3: `cannot reach the database`".into())
+    );
     assert_eq!(script("kill -9 $$", ""), Outcome::Bad("it was killed".into()));
     assert_eq!(script("echo 40%", "weight = true,"), Outcome::Good(Some(Weight::Percent(40))));
     assert_eq!(script("echo 40%", ""), GOOD, "nobody has asked for a weight");

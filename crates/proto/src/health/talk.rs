@@ -45,7 +45,8 @@ pub const MOST_BYTES: usize = 64 * 1024;
 
 /// Some bytes of an answer for people: at most so many, in one line.
 pub fn shown(bytes: &[u8]) -> String {
-    let text: String = bytes.iter().take(SHOWN_BYTES).flat_map(|b| std::ascii::escape_default(*b)).map(char::from).collect();
+    let text: String =
+        bytes.iter().take(SHOWN_BYTES).flat_map(|b| std::ascii::escape_default(*b)).map(char::from).collect();
     format!("`{text}{}`", if bytes.len() > SHOWN_BYTES { "…" } else { "" })
 }
 

@@ -1,8 +1,8 @@
 //! Services as values, in a few words.
 
 use marca_config::model::{
-    Availability, CheckPolicy, Config, Forward, MemberPort, OnFailure, Persistence, PortMatch, PortRange, Protocol, Reuse,
-    Scheduler, SchedulerFlags, Selector, Server, Service, Timeouts, Udp,
+    Availability, CheckPolicy, Config, Forward, MemberPort, OnFailure, Persistence, PortMatch, PortRange, Protocol,
+    Reuse, Scheduler, SchedulerFlags, Selector, Server, Service, Timeouts, Udp,
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;

@@ -88,8 +88,7 @@ impl Request {
                 beside(asked, connection).await
             }
             HttpVersion::Two => {
-                let (mut sender, connection) =
-                    http2::handshake(TokioExecutor::new(), io).await.map_err(|e| bad(&e))?;
+                let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io).await.map_err(|e| bad(&e))?;
                 let asked = async { self.judge(sender.send_request(message).await.map_err(|e| bad(&e))?).await };
                 beside(asked, connection).await
             }

@@ -84,9 +84,8 @@ impl Wish {
             x509_parser::parse_x509_certificate(certificate).map_err(|error| unreadable(error.to_string()))?;
         let end = parsed.validity().not_after.timestamp();
         let left = end.saturating_sub(i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
-        let in_words = |seconds: i64| {
-            marca_config::text::duration::print(Duration::from_secs(seconds.unsigned_abs() / 60 * 60))
-        };
+        let in_words =
+            |seconds: i64| marca_config::text::duration::print(Duration::from_secs(seconds.unsigned_abs() / 60 * 60));
         if left < 0 {
             return Err(format!("its certificate has expired {} ago", in_words(left)));
         }

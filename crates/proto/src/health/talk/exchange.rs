@@ -110,7 +110,9 @@ mod tests {
 
     #[test]
     fn a_wrong_answer_is_told_when_nothing_more_comes() {
-        for (expect, words) in [(bytes("+PONG"), "`+PONG` expected, `-ERR` came"), (regex("^ok"), "/^ok/ expected, `-ERR` came")] {
+        for (expect, words) in
+            [(bytes("+PONG"), "`+PONG` expected, `-ERR` came"), (regex("^ok"), "/^ok/ expected, `-ERR` came")]
+        {
             let mut talk = Exchange::new(b"", Some(&expect));
             assert_eq!((talk.open(), talk.receive(b"-ERR")), (Step::More, Step::More));
             assert_eq!(talk.end(), Step::Bad(words.into()));
