@@ -6,7 +6,7 @@ use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 use serde_path_to_error::{Path, Segment};
 use std::time::Duration;
@@ -74,17 +74,31 @@ fn wrong_parameter(rejection: &axum::extract::rejection::QueryRejection) -> Prob
 
 /// All of a body, if it is not too large and comes in time.
 async fn bytes(body: Body, most: usize) -> Result<Vec<u8>, Problem> {
-    let body = Limited::new(body, most).collect();
-    let Ok(collected) = tokio::time::timeout(BODY_PATIENCE, body).await else {
+    let Ok(read) = tokio::time::timeout(BODY_PATIENCE, read_to_end(body, most)).await else {
         return Err(Problem::new(Sort::TooSlow, format!("the body took more than {} s", BODY_PATIENCE.as_secs())));
     };
-    match collected {
-        Ok(collected) => Ok(collected.to_bytes().into()),
-        Err(error) if error.is::<LengthLimitError>() => {
-            Err(Problem::new(Sort::TooLarge, format!("the body has more than {most} bytes")))
-        }
+    match read {
+        Ok(Some(bytes)) => Ok(bytes),
+        Ok(None) => Err(Problem::new(Sort::TooLarge, format!("the body has more than {most} bytes"))),
         Err(error) => Err(Problem::new(Sort::BadRequest, format!("read the body: {error}"))),
     }
+}
+
+/// `None` for one that is too large, of which some more is read all the same: whoever is still sending when the connection
+/// is closed may not get to hear why.
+async fn read_to_end(mut body: Body, most: usize) -> Result<Option<Vec<u8>>, axum::Error> {
+    let (mut bytes, mut length) = (Vec::new(), 0usize);
+    while let Some(frame) = body.frame().await {
+        let frame = frame?;
+        let data = frame.data_ref().map_or(&[][..], |data| &data[..]);
+        length = length.saturating_add(data.len());
+        if length <= most {
+            bytes.extend_from_slice(data);
+        } else if length > most.saturating_add(MOST_BYTES_IN_VAIN) {
+            break;
+        }
+    }
+    Ok((length <= most).then_some(bytes))
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
@@ -94,6 +108,10 @@ fn is_json(headers: &HeaderMap) -> bool {
 }
 
 fn parsed<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    // serde takes lists for objects, too.
+    if bytes.trim_ascii_start().first() == Some(&b'[') {
+        return Err(Problem::new(Sort::BadRequest, "the body is a list, not an object").at(""));
+    }
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let pointer = pointer(error.path());
@@ -118,6 +136,8 @@ fn pointer(path: &Path) -> String {
 const MOST_BYTES: usize = 64 << 10;
 /// Of one that is: ten thousand services take a few.
 const MOST_BYTES_OF_FILES: usize = 32 << 20;
+/// Of one that is too large, beyond what it may have.
+const MOST_BYTES_IN_VAIN: usize = 1 << 20;
 /// How long one may take to arrive.
 const BODY_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -144,6 +164,7 @@ mod tests {
         assert_eq!(at(r#"{"server/s": []}"#), (400, "/server~1s".into()));
         assert_eq!(at("{}"), (400, String::new()));
         assert_eq!(at(r#"{"servers": []} x"#), (400, String::new()));
+        assert_eq!(at(r#" [["a"]]"#), (400, String::new()));
         assert!(parsed::<Wanted>(br#"{"servers": ["a"]}"#).is_ok());
     }
 
