@@ -26,7 +26,8 @@ pub const TOOLS: &[&str] = &["binutils", "cpio", "rpm", "systemd-container"];
 pub fn package(options: &Options) -> Result<()> {
     crate::test::install(TOOLS)?;
     let program = if options.debug {
-        build(&["--package", "marca", "--bin", "marca"])?;
+        // As the demonstration has it, so that cargo builds nothing twice.
+        build(&["--package", "marca", "--package", "marca-testkit", "--bins"])?;
         target().join("debug/marca")
     } else {
         build(&["--release", "--package", "marca", "--bin", "marca"])?;

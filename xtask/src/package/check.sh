@@ -15,6 +15,7 @@ cp "$deb" "$work/root/root/marca.deb"
 mkdir -p "$work/root/etc/systemd/system/marca.service.d"
 printf '[Service]\nWatchdogSec=3\n' >"$work/root/etc/systemd/system/marca.service.d/test.conf"
 
+# Pipes end in a grep that reads all: one that is content early would end the writer by a signal, and fail the pipe.
 say() { echo "-- $*"; }
 die() {
     echo "check.sh: $*" >&2
@@ -68,7 +69,7 @@ boot() {
 # nspawn's first child is not yet the container.
 booted() {
     pid=$(pgrep -P $nspawn -x systemd | head -1)
-    [ -n "$pid" ] && inside systemctl is-system-running | grep -Eq 'running|degraded'
+    [ -n "$pid" ] && inside systemctl is-system-running | grep -E 'running|degraded' >/dev/null
 }
 halt() {
     # SIGRTMIN+4: power off.
@@ -94,7 +95,7 @@ inside getent group marca >/dev/null || die "there is no group marca"
 for file in /usr/share/bash-completion/completions/marca /etc/marca/example.toml; do
     inside test -s $file || die "$file is missing"
 done
-dpkg-deb --contents "$deb" | grep -q /usr/share/man/man1/marca-run.1.gz || die "there is no manual"
+dpkg-deb --contents "$deb" | grep /usr/share/man/man1/marca-run.1.gz >/dev/null || die "there is no manual"
 inside systemd-analyze verify /usr/lib/systemd/system/marca.service 2>&1 | grep -v 'man ' >"$work/verify" || true
 [ ! -s "$work/verify" ] || die "$(cat "$work/verify")"
 
@@ -115,7 +116,7 @@ inside systemctl start marca || die "it does not start"
 is ActiveState active
 is StatusText "1 services, 1 real servers, 0 failed"
 until_ "a client is served" works
-inside journalctl --quiet --no-pager -u marca | grep -q 'ready: data plane loaded' || die "the journal lacks it"
+inside journalctl --quiet --no-pager -u marca | grep 'ready: data plane loaded' >/dev/null || die "the journal lacks it"
 group=$(inside stat --format=%G:%a /run/marca/control)
 [ "$group" = marca:660 ] || die "the socket is $group"
 bounds=$(inside sh -c 'grep CapBnd /proc/$(systemctl show marca --property=MainPID --value)/status')
@@ -147,21 +148,21 @@ unwire
 wire
 boot
 until_ "it runs again" inside systemctl is-active marca
-inside ip -o addr show dev out | grep -q 192.0.2.10/32 || die "the VIP is not back"
+inside ip -o addr show dev out | grep 192.0.2.10/32 >/dev/null || die "the VIP is not back"
 [ "$(inside cat /proc/sys/net/ipv4/conf/in/forwarding)" = 1 ] || die "the sysctl is not back"
-inside marca status | grep web1 | grep -q down || die "nobody knows that web1 has failed"
+inside marca status | grep web1 | grep down >/dev/null || die "nobody knows that web1 has failed"
 inside marca restore shop/web1 >/dev/null
 until_ "a client is served" works
 
 say "an upgrade is another daemon with the same connections"
 inside env DEBIAN_FRONTEND=noninteractive dpkg --install /root/marca.deb >"$work/dpkg" 2>&1 || die "$(cat "$work/dpkg")"
 until_ "it runs again" inside systemctl is-active marca
-inside journalctl --quiet --no-pager -u marca | grep -q 'ready: adopted' || die "it has not adopted what ran"
+inside journalctl --quiet --no-pager -u marca | grep 'ready: adopted' >/dev/null || die "it has not adopted what ran"
 works || die "packets do not flow after an upgrade"
 
 say "removed and purged, it leaves nothing"
 inside dpkg --remove marca >"$work/dpkg" 2>&1 || die "$(cat "$work/dpkg")"
-if inside ip -o addr show dev out | grep -q 192.0.2.10; then die "the VIP is still there"; fi
+if inside ip -o addr show dev out | grep 192.0.2.10 >/dev/null; then die "the VIP is still there"; fi
 [ ! -e "$work/bpf/marca" ] || die "pins are left: $(ls "$work/bpf/marca")"
 inside test -e /etc/marca/marca.toml || die "removing took the configuration"
 inside dpkg --purge marca >"$work/dpkg" 2>&1 || die "$(cat "$work/dpkg")"
@@ -175,6 +176,6 @@ say "the .rpm unpacks, runs, and wants no more than is there"
 mkdir "$work/rpm"
 (cd "$work/rpm" && rpm2cpio "$rpm" | cpio --quiet --extract --make-directories)
 "$work/rpm/usr/bin/marca" check "$work/rpm/etc/marca/example.toml" >/dev/null
-rpm --query --package --requires "$rpm" | grep -q '^libc.so.6(GLIBC_' || die "the .rpm does not say what it needs"
-rpm --query --package --configfiles "$rpm" | grep -q /etc/marca/example.toml || die "the .rpm has no configuration file"
+rpm --query --package --requires "$rpm" | grep '^libc.so.6(GLIBC_' >/dev/null || die "the .rpm does not say what it needs"
+rpm --query --package --configfiles "$rpm" | grep /etc/marca/example.toml >/dev/null || die "the .rpm has no configuration file"
 say "the package does what it should"
