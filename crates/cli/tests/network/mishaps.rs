@@ -16,9 +16,8 @@ fn shows(namespace: &Namespace, arguments: &[&str], text: &str) -> bool {
 fn an_interface_that_goes_and_returns_has_everything_again() {
     let mut site = Site::routed("returning", 1);
     let _web1 = site.serve();
-    let more = "link add more type veth peer name beyond".to_owned();
-    let up = ["link set more up", "link set beyond up"].map(str::to_owned);
-    site.net.director().ip(&[&[more.clone()], &up[..]].concat()).unwrap();
+    let more = ["link add more type veth peer name beyond", "link set more up", "link set beyond up"];
+    site.net.director().ip(&more).unwrap();
     let [v4, v6] = VIPS[0].both();
     let router = site.router().replace(&format!("outside = ['{OUT}']"), &format!("outside = ['{OUT}', 'more']"));
     let servers = site.servers("shop");
@@ -32,7 +31,7 @@ fn an_interface_that_goes_and_returns_has_everything_again() {
         assert_eq!(site.ask(site.net.client_address(0).v4, &url), "web1");
     };
     works(&site);
-    site.net.director().ip(&[&[more], &up[..]].concat()).unwrap();
+    site.net.director().ip(&more).unwrap();
     wait_until("it is attached again", || is_attached(&site));
     site.daemon_says("more has come again, and is attached again");
     works(&site);
