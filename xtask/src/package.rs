@@ -21,7 +21,7 @@ pub struct Options {
 }
 
 /// Debian packages of the tools.
-pub const TOOLS: &[&str] = &["binutils", "cpio", "rpm", "systemd-container"];
+pub const TOOLS: &[&str] = &["binutils", "cpio", "procps", "rpm", "systemd-container"];
 
 pub fn package(options: &Options) -> Result<()> {
     crate::test::install(TOOLS)?;
