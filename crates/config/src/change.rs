@@ -4,7 +4,8 @@
 //! A model's parts are taken apart without `..`, so that a new key cannot be forgotten here.
 
 use crate::model::{
-    Api, Attach, Config, Forward, MarkRule, Persistence, Router, Selector, Server, Service, Timeouts, Token,
+    Api, Attach, Availability, Check, Config, Forward, MarkRule, Persistence, Quorum, Router, Selector, Server,
+    Service, Timeouts, Token,
 };
 use crate::text::duration;
 use std::collections::BTreeMap;
@@ -217,8 +218,12 @@ fn of_service(service: &Service) -> Values {
         outbound,
         sources,
         ftp,
+        availability,
+        checks,
+        check_policy,
         servers: _,
     } = service;
+    let Availability { quorum, below_quorum, sorry, start } = availability;
     let mut values = match selector {
         Selector::Ports { vips, ports } => vec![("vip", many(vips)), ("ports", many(ports))],
         Selector::Mark { mark, vips, target } => {
@@ -256,12 +261,18 @@ fn of_service(service: &Service) -> Values {
             ),
         ),
         ("passive", maybe(ftp.as_ref(), |ftp| format!("{}-{}", ftp.passive.first, ftp.passive.last))),
+        ("quorum", one(of_quorum(quorum))),
+        ("below_quorum", word(below_quorum)),
+        ("sorry", maybe(sorry.as_ref(), of_sorry)),
+        ("start", word(start)),
+        ("check", Value::Many(checks.iter().map(of_check).collect())),
+        ("check_policy", one(check_policy.name())),
     ]);
     values
 }
 
 fn of_server(server: &Server) -> Values {
-    let Server { name: _, addresses, weight, upper, lower, forward } = server;
+    let Server { name: _, addresses, weight, upper, lower, forward, drain } = server;
     let limit = |limit: u32| if limit == 0 { one("none") } else { one(limit) };
     vec![
         ("address", many(addresses)),
@@ -269,7 +280,26 @@ fn of_server(server: &Server) -> Values {
         ("upper", limit(*upper)),
         ("lower", limit(*lower)),
         ("forward", one(of_forward(*forward))),
+        ("drain", maybe(drain.as_ref(), |drain| duration::print(*drain))),
     ]
+}
+
+fn of_quorum(quorum: &Quorum) -> String {
+    let Quorum { measure, needed, hysteresis } = quorum;
+    let hysteresis = if *hysteresis == 0 { String::new() } else { format!(" hysteresis {hysteresis}") };
+    format!("{needed} of {}{hysteresis}", measure.name())
+}
+
+fn of_sorry(sorry: &Server) -> String {
+    format!("{} {}", texts(&sorry.addresses).join(" "), of_forward(sorry.forward))
+}
+
+fn of_check(check: &Check) -> String {
+    // What it is shortly called begins with its port.
+    let Check { talk, port: _, interval, jitter, timeout, rise, fall } = check;
+    let times = [("interval", interval), ("jitter", jitter), ("timeout", timeout)];
+    let times = times.map(|(what, time)| format!(" {what} {}", duration::print(*time)));
+    format!("{check}{} rise {rise} fall {fall}: {talk:?}", times.concat())
 }
 
 fn of_persistence(persistence: &Persistence) -> String {
