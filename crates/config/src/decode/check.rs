@@ -113,7 +113,7 @@ fn read<'t>(reader: &mut Reader<'t>, mut table: Table<'t>) -> Option<CheckDraft>
         "script" => {
             script(reader, entry).map(|command| Talk::Script(Script { command, weight: weight.value() == Some(true) }))
         }
-        _ => switched_on(reader, kind, entry).then(|| match kind {
+        _ => switched_on(reader, kind, entry).then_some(match kind {
             "udp" => Talk::Udp(exchange),
             "tls" => Talk::Tls(tls, exchange),
             "smtp" => Talk::Smtp,
