@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `pages` | man pages and completions, from the command line's definition |
 //!
+//! The reference pages, `docs/reference`, are written by the test `docs` of the program, and compared by it.
+//!
 //! Two kinds. What packages take and nobody reads here (man pages, completions) is written below cargo's target folder
 //! and not committed: it cannot drift. What people read in the repository is committed, and `--check` compares it.
 
@@ -62,9 +64,13 @@ fn write(path: &std::path::Path, text: &str) -> Result<()> {
     std::fs::write(path, text).with_context(|| format!("write {}", path.display()))
 }
 
-/// Runs this task again in an xtask that knows the program.
+/// Has the program's tests write the reference pages, which they compare with its tables otherwise; then runs this task
+/// again in an xtask that knows the program.
 #[cfg(not(feature = "gen"))]
 pub fn run(options: &Options) -> Result<()> {
+    let mut reference = crate::process::cargo();
+    reference.args(["test", "--quiet", "--workspace", "--test", "docs", "reference"]);
+    crate::process::run(reference.envs((!options.check).then_some(("MARCA_UPDATE", "1"))))?;
     let arguments = ["run", "--quiet", "--package", "xtask", "--features", "gen", "--", "gen"];
     crate::process::run(crate::process::cargo().args(arguments).args(options.check.then_some("--check")))
 }

@@ -18,6 +18,7 @@ const PACKAGES: &[&str] = &[
     "nftables",
     "nginx-light",
     "openssl",
+    "prometheus",
     "python3",
     "python3-venv",
     "qemu-system-x86",

@@ -1,8 +1,7 @@
 //! `marca`: the command line. A library for whoever makes pages and completions of it ([`command`]); the program calls
 //! [`main`] and nothing else.
 //!
-//! Exit codes are a contract: 0 done, 1 failed, 2 the command line or the configuration is wrong; of `marca diff` those of
-//! diff(1).
+//! Exit codes are a contract: [`Exit`]; of `marca diff` those of diff(1).
 
 mod api;
 mod check;
@@ -21,6 +20,7 @@ mod run;
 mod status;
 mod stop;
 mod token;
+mod top;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use marca_daemon::place::Place;
@@ -43,6 +43,8 @@ enum Command {
     Check(check::Options),
     /// Prints services, real servers and counters
     Status(status::Options),
+    /// Shows services, real servers and their connections as they go, in a terminal
+    Top(top::Options),
     /// Says where a packet would go, and why
     Explain(explain::Options),
     /// Has the daemon read its configuration again; a faulty one changes nothing
@@ -123,6 +125,33 @@ fn print(text: &str) -> anyhow::Result<()> {
     }
 }
 
+/// What the program ends with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    Done = 0,
+    Failed = 1,
+    Refused = 2,
+}
+
+impl Exit {
+    pub const ALL: &'static [Exit] = &[Exit::Done, Exit::Failed, Exit::Refused];
+
+    pub fn sentence(self) -> &'static str {
+        match self {
+            Exit::Done => "Done.",
+            Exit::Failed => "It could not be done; standard error says why.",
+            Exit::Refused => "The command line or the configuration is wrong; nothing was changed.",
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        ExitCode::from(exit as u8)
+    }
+}
+
 /// The command line as a value.
 pub fn command() -> clap::Command {
     Cli::command()
@@ -152,6 +181,7 @@ pub fn main() -> ExitCode {
         Command::Run(options) => run::run(&options),
         Command::Check(options) => check::check(&options),
         Command::Status(options) => status::status(&options),
+        Command::Top(options) => top::top(&options),
         Command::Explain(options) => explain::explain(&options),
         Command::Reload(options) => reload::reload(&options),
         Command::Fail(options) => health::health(&options, false),
@@ -171,17 +201,17 @@ pub fn main() -> ExitCode {
         Command::Decap(options) => decap::decap(&options),
     });
     match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) if error.is::<diff::Differs>() => ExitCode::from(1),
-        Err(error) if error.is::<Told>() => ExitCode::FAILURE,
+        Ok(()) => Exit::Done.into(),
+        Err(error) if error.is::<diff::Differs>() => Exit::Failed.into(),
+        Err(error) if error.is::<Told>() => Exit::Failed.into(),
         Err(error) => match error.downcast_ref::<Refused>() {
             Some(refused) => {
                 eprintln!("{refused}");
-                ExitCode::from(2)
+                Exit::Refused.into()
             }
             None => {
                 eprintln!("marca: {error:#}");
-                ExitCode::FAILURE
+                Exit::Failed.into()
             }
         },
     }

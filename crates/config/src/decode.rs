@@ -5,6 +5,7 @@ mod availability;
 mod check;
 mod forward;
 mod mark;
+mod metrics;
 mod reader;
 mod router;
 mod server;
@@ -22,6 +23,7 @@ pub(crate) fn decode<'t>(text: &'t str, root: &'t DeTable<'t>) -> (Draft, Vec<Di
     let draft = Draft {
         router: router::read(&mut reader, table.take("router")),
         api: api::read(&mut reader, table.take("api")),
+        metrics: metrics::read(&mut reader, table.take("metrics")),
         marks: mark::read_all(&mut reader, table.take("mark")),
         services: service::read_all(&mut reader, table.take("service")),
     };

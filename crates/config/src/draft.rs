@@ -8,7 +8,8 @@ pub(crate) use check::{CheckDraft, Reach, UnknownPort, reach};
 
 use crate::diagnostic::Span;
 use crate::model::{
-    Access, Api, Availability, BelowQuorum, CheckPolicy, Config, Forward, Ftp, Mark, MarkRule, MemberPort, OnFailure,
+    Access, Api, Availability, BelowQuorum, CheckPolicy, Config, Forward, Ftp, Mark, MarkRule, MemberPort, Metrics,
+    OnFailure,
     Persistence, PortMatch, PortRange, Quorum, RateLimit, Reuse, Router, Scheduler, SchedulerFlags, Selector, Server,
     Service, SourceRange, Start, Timeouts, Token, Udp,
 };
@@ -86,6 +87,7 @@ impl<T: Clone> List<T> {
 pub(crate) struct Draft {
     pub router: Router,
     pub api: ApiDraft,
+    pub metrics: Metrics,
     pub marks: Vec<MarkDraft>,
     pub services: Vec<ServiceDraft>,
 }
@@ -256,6 +258,7 @@ pub(crate) fn finish(draft: Draft) -> Config {
     Config {
         router: draft.router,
         api: finish_api(&draft.api),
+        metrics: draft.metrics,
         marks: draft.marks.iter().filter_map(finish_mark).collect(),
         services,
     }

@@ -178,6 +178,28 @@ pub const KEYS: &[Key] = &[
         "The SHA-256 digest of the secret; `marca token` makes both.",
     ),
     key(
+        "metrics",
+        "a table",
+        Optional,
+        "[metrics]",
+        "What is told to Prometheus, and where.",
+    ),
+    key(
+        "metrics.listen",
+        "an address with a port such as \"127.0.0.1:9797\"",
+        Default("nowhere but on the API's socket"),
+        r#""127.0.0.1:9797""#,
+        "Where `/metrics` is served to whoever asks, without encryption and without a question.",
+    ),
+    key(
+        "metrics.detail",
+        "\"auto\", \"servers\", \"services\" or \"totals\"",
+        Default("\"auto\""),
+        r#""auto""#,
+        "What has series of its own: real servers, services, or only the director; `auto` is the finest of them with at \
+         most 2,000 sets of labels.",
+    ),
+    key(
         "mark[]",
         "tables, each headed `[[mark]]`",
         Optional,

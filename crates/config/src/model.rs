@@ -18,6 +18,7 @@ use std::time::Duration;
 pub struct Config {
     pub router: Router,
     pub api: Api,
+    pub metrics: Metrics,
     /// In the order of the file: as with `iptables -j MARK`, a later rule that matches overrides an earlier one.
     pub marks: Vec<MarkRule>,
     /// In the order of the file.
@@ -138,6 +139,36 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self { flows: 1 << 20, half_open: 1 << 18, templates: 1 << 18 }
+    }
+}
+
+/// What is told to Prometheus.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Metrics {
+    /// Where it is served in plain HTTP; nowhere if none.
+    pub listen: Option<SocketAddr>,
+    pub detail: Detail,
+}
+
+/// What has series of its own, beside the director as a whole. Each takes the coarser ones along.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Detail {
+    /// The finest that is not too many.
+    #[default]
+    Auto,
+    Servers,
+    Services,
+    Totals,
+}
+
+impl Detail {
+    pub fn name(self) -> &'static str {
+        match self {
+            Detail::Auto => "auto",
+            Detail::Servers => "servers",
+            Detail::Services => "services",
+            Detail::Totals => "totals",
+        }
     }
 }
 

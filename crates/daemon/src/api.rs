@@ -37,6 +37,7 @@ pub use problem::Problem;
 pub use records::{ClientStatus, FlowStatus, Flows, FlowsEnded, Persist, Unpinned};
 pub use routes::document;
 
+use crate::metrics::Scraper;
 use crate::place::Place;
 use listen::Listener;
 use network::Endpoints;
@@ -64,6 +65,7 @@ struct Shared {
     reader: read::Reader,
     /// The daemon's configuration.
     file: PathBuf,
+    scraper: Scraper,
 }
 
 impl Api {
@@ -71,13 +73,13 @@ impl Api {
     ///
     /// # Errors
     /// When the socket cannot be made: its path may have 107 bytes.
-    pub fn open(place: &Place, file: &Path) -> io::Result<Self> {
+    pub fn open(place: &Place, file: &Path, scraper: Scraper) -> io::Result<Self> {
         let listener = Listener::bind(&place.control_socket())?;
         let (owner, asked) = mpsc::channel(WAITING);
         let (endpoints, network) = mpsc::unbounded_channel();
         let events = Events::default();
         let (reader, file) = (read::Reader::new(place.clone()), file.to_owned());
-        let shared = Arc::new(Shared { owner, events: events.clone(), reader, file });
+        let shared = Arc::new(Shared { owner, events: events.clone(), reader, file, scraper });
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(READERS).build()?;
         // In the network namespace of this thread, as the director is.

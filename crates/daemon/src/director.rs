@@ -34,7 +34,7 @@ use crate::routes::Routes;
 use crate::standings::Standings;
 use crate::vips::Announcements;
 use marca_config::Diagnostics;
-use marca_config::model::{self, ReloadWhen};
+use marca_config::model::{self, Metrics, ReloadWhen};
 use marca_config::plan::{Plan, PlanError};
 use marca_tables::classifier::{self, WriteError};
 use marca_tables::ids::{Ids, NoNumber};
@@ -100,6 +100,8 @@ pub struct Started {
     pub attached: Vec<Attachment>,
     pub findings: Vec<String>,
     pub warnings: String,
+    /// As the file says.
+    pub metrics: Metrics,
 }
 
 /// A running director.

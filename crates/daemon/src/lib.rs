@@ -18,6 +18,8 @@
 //! | [`run`] | the event loop |
 //! | [`status`] | what a director counts, for people and programs |
 //! | [`doctor`] | what is wrong with a host, and what mends it |
+//! | [`watch`] | the same again and again |
+//! | [`metrics`] | the same for Prometheus |
 //! | [`linux`] | the kernel's interfaces |
 
 pub mod api;
@@ -29,6 +31,7 @@ pub mod explain;
 pub mod forwarding;
 pub mod hops;
 pub mod linux;
+pub mod metrics;
 pub mod overrides;
 pub mod place;
 pub mod prefixes;
@@ -37,3 +40,4 @@ pub mod run;
 pub mod standings;
 pub mod status;
 pub mod vips;
+pub mod watch;

@@ -7,8 +7,10 @@ use crate::director::{Director, DirectorError, Replaced, Started, TICK, Wanted};
 use crate::linux::file::FileWatch;
 use crate::linux::network::Changes;
 use crate::linux::systemd::Manager;
+use crate::metrics::{self, Scraper};
 use crate::place::Place;
 use crate::standings::Meant;
+use marca_config::model::Metrics;
 use marca_config::plan::Plan;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
@@ -16,6 +18,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{fs, mem};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 /// Runs a director until SIGTERM or SIGINT; the data plane goes on without it. `ready` is called once packets flow.
@@ -30,10 +33,14 @@ pub async fn run(place: Place, file: &Path, text: &str, ready: impl FnOnce(&Star
     let mut terminate = signal(SignalKind::terminate()).map_err(DirectorError::Signal)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(DirectorError::Signal)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(DirectorError::Signal)?;
-    let mut api = Api::open(&place, file).map_err(DirectorError::Api)?;
+    let (metrics, wanted) = watch::channel(Metrics::default());
+    let scraper = Scraper::new(place.clone(), wanted);
+    let mut api = Api::open(&place, file, scraper.clone()).map_err(DirectorError::Api)?;
     let (mut director, mut started) = Director::start(place, &file.display().to_string(), text).await?;
     started.findings.extend(api.configure(director.api()));
     let mut checkers = Checkers::start().map_err(DirectorError::Checkers)?;
+    metrics.send_replace(started.metrics);
+    tokio::spawn(metrics::serve(scraper, started.adopted));
     ready(&started);
     let mut manager = Manager::of_environment();
     manager.ready(director.summary());
@@ -80,7 +87,7 @@ pub async fn run(place: Place, file: &Path, text: &str, ready: impl FnOnce(&Star
             () = watch.changed() => reloads.look(file, &director),
             read = reloads.read() => {
                 if let Some(read) = read {
-                    reload(&mut director, &mut api, read, reloads.done()).await;
+                    reload(&mut director, &metrics, &mut api, read, reloads.done()).await;
                     watch.set(file, director.reload_when());
                 }
                 reloads.go_on(file, &director);
@@ -263,12 +270,20 @@ fn tell(events: &Events, kind: Kind, line: &str) {
 
 async fn reload(
     director: &mut Director,
+    metrics: &watch::Sender<Metrics>,
     api: &mut Api,
     read: Result<Wanted, DirectorError>,
     replies: Vec<Reply<Reloaded>>,
 ) {
     let replaced = match read {
-        Ok(wanted) => director.put(wanted).await,
+        Ok(wanted) => {
+            let told = wanted.metrics();
+            let replaced = director.put(wanted).await;
+            if replaced.is_ok() {
+                metrics.send_replace(told);
+            }
+            replaced
+        }
         Err(error) => Err(error),
     };
     let answer = match replaced {

@@ -15,7 +15,7 @@ use marca_tables::memory::Memory;
 use marca_tables::services::Clock;
 use marca_tables::sweep::count_valid;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use utoipa::ToSchema;
@@ -94,6 +94,10 @@ impl Running {
     /// Everything that is counted.
     pub fn status(&self) -> Status {
         let memory = &self.maps.memory;
+        // Once for all of them: there may be ten thousand.
+        let mut plans: HashMap<&str, Vec<&ServicePlan>> = HashMap::new();
+        self.plan.services.iter().for_each(|plan| plans.entry(&plan.name).or_default().push(plan));
+        let of = |service: &Service| plans.get(service.name.as_str()).map_or(&[][..], Vec::as_slice);
         Status {
             daemon: self.daemon,
             interfaces: self
@@ -106,7 +110,7 @@ impl Running {
                     why: a.why.clone(),
                 })
                 .collect(),
-            services: self.config.services.iter().map(|service| self.service(service)).collect(),
+            services: self.config.services.iter().map(|service| self.service(service, of(service))).collect(),
             tables: tables(memory),
             reasons: self
                 .maps
@@ -117,12 +121,13 @@ impl Running {
         }
     }
 
-    fn service(&self, service: &Service) -> ServiceStatus {
+    /// `plans` are those of the service's families.
+    fn service(&self, service: &Service, plans: &[&ServicePlan]) -> ServiceStatus {
         let mut servers: Vec<ServerStatus> = Vec::new();
         let mut leaving = Vec::new();
         let mut rate_limited = 0;
         let mut quorum = QuorumStatus::of(service);
-        for plan in self.plan.services.iter().filter(|plan| plan.name == service.name) {
+        for plan in plans {
             leaving.extend(self.leaving(plan));
             let strength = self.standings.strength_of(plan);
             quorum.up = quorum.up.map_or(Some(strength.up), |up| Some(up.min(strength.up)));
@@ -522,7 +527,7 @@ pub struct TrafficStatus {
 }
 
 impl TrafficStatus {
-    fn add(&mut self, other: &Self) {
+    pub(crate) fn add(&mut self, other: &Self) {
         self.connections += other.connections;
         self.in_packets += other.in_packets;
         self.in_bytes += other.in_bytes;

@@ -58,6 +58,28 @@ pub fn source(text: &str) -> Result<SourceRange, TextError> {
     })
 }
 
+/// Where the daemon listens: an address of its host, or the unspecified one for all of them, and a port.
+pub fn listen(text: &str) -> Result<SocketAddr, TextError> {
+    let text = text.trim();
+    let error = |label: &str| TextError::new(format!("{} is nothing to listen on", quoted(text)), label);
+    let socket = text.parse::<SocketAddr>().map_err(|_| {
+        if let Ok(address) = text.parse::<IpAddr>() {
+            let example = SocketAddr::new(address, 9797);
+            error("a port is missing").help(format!("write, for example, \"{example}\""))
+        } else if let Some(port) = text.strip_prefix(':').and_then(digits).filter(|port| *port <= 65_535) {
+            error("an address is missing")
+                .help(format!("write \"127.0.0.1:{port}\" for this host alone, \"[::]:{port}\" for everybody"))
+        } else {
+            error("must be an address and a port").help("write, for example, \"127.0.0.1:9797\" or \"[::1]:9797\"")
+        }
+    })?;
+    match socket.ip() {
+        _ if socket.port() == 0 => Err(error("port 0").help("name the port that others are to ask")),
+        ip if ip.is_multicast() => Err(error("a multicast address").help("write an address of this host")),
+        _ => Ok(socket),
+    }
+}
+
 /// An address or a prefix: `192.0.2.10`, `192.0.2.0/24`.
 pub fn prefix(text: &str) -> Result<IpNet, TextError> {
     let text = text.trim();
@@ -224,6 +246,27 @@ mod tests {
         ] {
             let error = prefix(text).unwrap_err();
             assert_eq!((error.label.as_str(), error.help.as_deref()), (label, Some(help)), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_listened_on_is_an_address_and_a_port() {
+        for text in ["127.0.0.1:9797", "[::]:80", "0.0.0.0:65535"] {
+            assert_eq!(listen(text).unwrap().to_string(), text);
+        }
+        for (text, label) in [
+            ("127.0.0.1", "a port is missing"),
+            ("::1", "a port is missing"),
+            (":9797", "an address is missing"),
+            ("localhost:9797", "must be an address and a port"),
+            ("127.0.0.1:65536", "must be an address and a port"),
+            ("9797", "must be an address and a port"),
+            ("127.0.0.1:0", "port 0"),
+            ("224.0.0.1:80", "a multicast address"),
+        ] {
+            let error = listen(text).unwrap_err();
+            assert_eq!(error.label, label, "{text}");
+            assert!(error.help.is_some(), "{text}");
         }
     }
 

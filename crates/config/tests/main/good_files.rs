@@ -119,7 +119,8 @@ fn a_dual_stack_shop_behind_nat() {
         limits: Limits { flows: 4_194_304, ..Limits::default() },
         ..Router::default()
     };
-    let expected = Config { router, marks: vec![], api: Api::default(), services: vec![shop, files] };
+    let metrics = Metrics { listen: Some("127.0.0.1:9797".parse().unwrap()), detail: Detail::Services };
+    let expected = Config { router, metrics, marks: vec![], api: Api::default(), services: vec![shop, files] };
     assert_eq!(loaded(include_str!("../good/shop.toml")), expected);
 }
 
@@ -190,7 +191,8 @@ fn a_service_by_mark_takes_its_vips_from_the_rules() {
         ],
     };
     let router = Router { outside: vec!["eth0".into()], ..Router::default() };
-    let expected = Config { router, marks: rules, api: Api::default(), services: vec![shop] };
+    let expected =
+        Config { router, metrics: Metrics::default(), marks: rules, api: Api::default(), services: vec![shop] };
     assert_eq!(loaded(include_str!("../good/mark.toml")), expected);
 }
 

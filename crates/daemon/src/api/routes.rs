@@ -8,6 +8,7 @@ use super::{Asked, Event, Problem, Shared, hand, records};
 use crate::diff::Diff;
 use crate::director::DirectorError;
 use crate::explain::{Explained, Question, QuestionError};
+use crate::metrics::{Answered, Format};
 use crate::status::Status;
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -45,6 +46,7 @@ fn both() -> (Router<Arc<Shared>>, OpenApi) {
     OpenApiRouter::with_openapi(document)
         .routes(routes!(openapi))
         .routes(routes!(status))
+        .routes(routes!(metrics))
         .routes(routes!(fail))
         .routes(routes!(restore))
         .routes(routes!(reload))
@@ -146,6 +148,25 @@ async fn status(
         serde_json::to_vec(&status).map_err(|error| Problem::new(Sort::Failed, error.to_string()))
     });
     Ok(([(header::CONTENT_TYPE, "application/json")], bytes.await?).into_response())
+}
+
+/// What Prometheus scrapes
+///
+/// In its text format, or in OpenMetrics for those that accept it.
+#[utoipa::path(get, path = "/metrics", tag = "read", responses(
+    (status = 200, description = "The metrics, as they are now", content(
+        (String = "text/plain; version=0.0.4; charset=utf-8"),
+        (String = "application/openmetrics-text; version=1.0.0; charset=utf-8"),
+    )),
+    (status = "4XX", description = "Nothing was read", body = Problem, content_type = "application/problem+json"),
+    (status = "5XX", description = "Nothing was read", body = Problem, content_type = "application/problem+json"),
+))]
+async fn metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Result<Response, Problem> {
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    match shared.scraper.answer(Format::accepted(accept)).await {
+        Answered::Text(format, text) => Ok(([(header::CONTENT_TYPE, format.content_type())], text).into_response()),
+        Answered::Unreadable(why) => Err(Problem::new(Sort::NotReady, why)),
+    }
 }
 
 /// Which real servers are meant.

@@ -7,7 +7,7 @@ use super::{Classified, Director, DirectorError};
 use crate::linux::attach::Wish;
 use crate::linux::data_plane::since_boot;
 use crate::linux::network::Interface;
-use marca_config::model::{Config, Limits};
+use marca_config::model::{Config, Limits, Metrics};
 use marca_config::plan::{Difference, Plan};
 use marca_tables::classifier;
 use marca_tables::ids::Ids;
@@ -66,6 +66,11 @@ impl Wanted {
     pub fn against(self, plan: Arc<Plan>) -> Self {
         let difference = Difference::of(&plan, &self.plan);
         Self { difference: Some((plan, difference)), ..self }
+    }
+
+    /// What it says about metrics.
+    pub fn metrics(&self) -> Metrics {
+        self.config.metrics
     }
 
     fn take_difference(&mut self, plan: &Arc<Plan>) -> Difference {

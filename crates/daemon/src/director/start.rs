@@ -105,7 +105,8 @@ impl Director {
         let quorums = director.standings.quorums_since(&none, &director.configured);
         findings.extend(quorums.map(|(service, strength)| quorum(service, &strength)));
         let services = wanted.config.services.len();
-        let started = Started { adopted, services, attached, findings, warnings: wanted.warnings };
+        let metrics = wanted.config.metrics;
+        let started = Started { adopted, services, attached, findings, warnings: wanted.warnings, metrics };
         Ok((director, started))
     }
 

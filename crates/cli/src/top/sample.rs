@@ -1,0 +1,218 @@
+//! What was read once, and the rates since what was read before.
+
+use marca_daemon::status::{ServerStatus, ServiceStatus, Status};
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+/// A director at one moment.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Sample {
+    /// Since boot.
+    pub at: Duration,
+    /// How long it took to read.
+    pub took: Duration,
+    pub daemon: Option<u32>,
+    /// Name, and how packets are met there.
+    pub interfaces: Vec<(String, String)>,
+    pub services: Vec<Service>,
+    /// Name, records, room.
+    pub tables: Vec<(String, u64, u64)>,
+    /// Of packets, by reason.
+    pub reasons: BTreeMap<String, u64>,
+    /// Packets in a second, by reasons that drop; those that do at all.
+    pub drops: Vec<(String, f64)>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Service {
+    pub name: String,
+    pub vips: Vec<IpAddr>,
+    pub ports: Vec<String>,
+    /// Scheduler, method, persistence.
+    pub settings: String,
+    pub servers: Vec<Server>,
+    /// Real servers that have been removed and still have connections, in words.
+    pub leaving: Vec<String>,
+    /// Of its real servers, without a sorry server; those that are up.
+    pub pool: u32,
+    pub up: u32,
+    pub active: u64,
+    pub inactive: u64,
+    pub rates: Rates,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Server {
+    pub name: String,
+    pub addresses: Vec<IpAddr>,
+    pub forward: String,
+    pub weight: u16,
+    pub state: String,
+    pub seconds_left: Option<u64>,
+    pub upper: u32,
+    pub overloaded: bool,
+    pub active: u64,
+    pub inactive: u64,
+    /// As [`Rates`], since they began.
+    pub counters: [u64; 5],
+    pub rates: Rates,
+}
+
+/// In a second.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Rates {
+    pub connections: f64,
+    pub in_packets: f64,
+    pub in_bytes: f64,
+    pub out_packets: f64,
+    pub out_bytes: f64,
+}
+
+impl Rates {
+    pub fn add(&mut self, other: &Rates) {
+        self.connections += other.connections;
+        self.in_packets += other.in_packets;
+        self.in_bytes += other.in_bytes;
+        self.out_packets += other.out_packets;
+        self.out_bytes += other.out_bytes;
+    }
+
+    /// A counter that has fallen has begun anew.
+    fn of(now: &[u64; 5], before: &[u64; 5], seconds: f64) -> Self {
+        let rate = |i: usize| now[i].checked_sub(before[i]).unwrap_or(now[i]) as f64 / seconds;
+        let [connections, in_packets, in_bytes, out_packets, out_bytes] = std::array::from_fn(rate);
+        Self { connections, in_packets, in_bytes, out_packets, out_bytes }
+    }
+}
+
+impl Sample {
+    /// With the rates since an earlier one.
+    pub fn after(mut self, before: &Sample) -> Self {
+        let seconds = self.at.saturating_sub(before.at).as_secs_f64();
+        if seconds <= 0.0 {
+            return self;
+        }
+        // Of ten thousand services nearly all stand where they stood.
+        let mut elsewhere: Option<HashMap<&str, &Service>> = None;
+        for (place, service) in self.services.iter_mut().enumerate() {
+            let same = before.services.get(place).filter(|known| known.name == service.name);
+            let known = same.or_else(|| {
+                let by_name = || before.services.iter().map(|service| (service.name.as_str(), service)).collect();
+                elsewhere.get_or_insert_with(by_name).get(service.name.as_str()).copied()
+            });
+            let Some(known) = known else { continue };
+            for (place, server) in service.servers.iter_mut().enumerate() {
+                let same = known.servers.get(place).filter(|known| known.name == server.name);
+                let known = same.or_else(|| known.servers.iter().find(|known| known.name == server.name));
+                // A new one has counted since it came.
+                let before = known.map_or([0; 5], |known| known.counters);
+                server.rates = Rates::of(&server.counters, &before, seconds);
+            }
+            service.rates = Rates::default();
+            service.servers.iter().for_each(|server| service.rates.add(&server.rates));
+        }
+        let drops = |reason: &&marca_engine::reason::Reason| reason.action() == marca_engine::reason::Action::Drop;
+        for reason in marca_engine::reason::Reason::ALL.iter().filter(drops) {
+            let count = |sample: &Sample| sample.reasons.get(reason.label()).copied().unwrap_or(0);
+            let rate = count(&self).saturating_sub(count(before)) as f64 / seconds;
+            if rate > 0.0 {
+                self.drops.push((reason.label().to_owned(), rate));
+            }
+        }
+        self.drops.sort_by(|a, b| b.1.total_cmp(&a.1));
+        self
+    }
+
+    pub fn service(&self, name: &str) -> Option<&Service> {
+        self.services.iter().find(|service| service.name == name)
+    }
+
+    /// Real servers in this state.
+    pub fn servers_in(&self, state: &str) -> usize {
+        self.services.iter().flat_map(|service| &service.servers).filter(|server| server.state == state).count()
+    }
+}
+
+impl From<Status> for Sample {
+    fn from(status: Status) -> Self {
+        Self {
+            daemon: status.daemon,
+            interfaces: status.interfaces.into_iter().map(|i| (i.name, i.attached)).collect(),
+            services: status.services.into_iter().map(Service::from).collect(),
+            tables: status
+                .tables
+                .iter()
+                .map(|(name, table)| (name.clone(), table.used.into(), table.size.into()))
+                .collect(),
+            reasons: status.reasons,
+            ..Self::default()
+        }
+    }
+}
+
+impl From<ServiceStatus> for Service {
+    fn from(status: ServiceStatus) -> Self {
+        let persist = status.persist_seconds.map(|seconds| format!(" persist {}", duration(seconds)));
+        let flags: String = status.scheduler_flags.iter().map(|flag| format!(" {flag}")).collect();
+        let leaving =
+            status.leaving.iter().map(|server| format!("{} {} ({} active)", server.name, server.state, server.active));
+        Self {
+            settings: format!("{}{flags} {}{}", status.scheduler, status.forward, persist.unwrap_or_default()),
+            name: status.name,
+            vips: status.vips,
+            ports: status.ports,
+            leaving: leaving.collect(),
+            pool: status.servers.iter().filter(|server| !server.sorry).count() as u32,
+            up: status.servers.iter().filter(|server| server.state == "up").count() as u32,
+            active: status.servers.iter().map(|server| server.active).sum(),
+            inactive: status.servers.iter().map(|server| server.inactive).sum(),
+            servers: status.servers.into_iter().map(Server::from).collect(),
+            rates: Rates::default(),
+        }
+    }
+}
+
+impl From<ServerStatus> for Server {
+    fn from(status: ServerStatus) -> Self {
+        let t = status.traffic;
+        Self {
+            name: status.name,
+            addresses: status.addresses,
+            forward: status.forward,
+            weight: status.weight,
+            state: status.state,
+            seconds_left: status.seconds_left,
+            upper: status.upper,
+            overloaded: status.overloaded,
+            active: status.active,
+            inactive: status.inactive,
+            counters: [t.connections, t.in_packets, t.in_bytes, t.out_packets, t.out_bytes],
+            rates: Rates::default(),
+        }
+    }
+}
+
+pub fn duration(seconds: u64) -> String {
+    marca_config::text::duration::print(Duration::from_secs(seconds))
+}
+
+/// Connections of one real server.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Flows {
+    pub service: String,
+    pub server: String,
+    /// So many there are; listed are some of them.
+    pub total: usize,
+    pub flows: Vec<Flow>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Flow {
+    pub protocol: &'static str,
+    pub client: SocketAddr,
+    pub vip: SocketAddr,
+    pub state: &'static str,
+    /// Since its last packet.
+    pub idle: Duration,
+}
