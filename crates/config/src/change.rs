@@ -4,7 +4,7 @@
 //! A model's parts are taken apart without `..`, so that a new key cannot be forgotten here.
 
 use crate::model::{
-    Api, Attach, Availability, Check, Config, Forward, MarkRule, Persistence, Quorum, Router, Selector, Server,
+    Api, Attach, Availability, Check, Config, Forward, MarkRule, Metrics, Persistence, Quorum, Router, Selector, Server,
     Service, Timeouts, Token,
 };
 use crate::text::duration;
@@ -46,6 +46,7 @@ pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
     let at = |service: &str, server: Option<&str>| (Some(service.to_owned()), server.map(str::to_owned));
     compare(&mut found, &(None, None), &of_router(&old.router), &of_router(&new.router));
     compare(&mut found, &(None, None), &of_api(&old.api), &of_api(&new.api));
+    compare(&mut found, &(None, None), &of_metrics(&old.metrics), &of_metrics(&new.metrics));
     compare(&mut found, &(None, None), &of_marks(&old.marks), &of_marks(&new.marks));
     let known: BTreeMap<&str, &Service> = old.services.iter().map(|service| (service.name.as_str(), service)).collect();
     for service in &new.services {
@@ -186,6 +187,11 @@ fn of_api(api: &Api) -> Values {
         ("api.key", one(key)),
         ("api.token", Value::Many(tokens.iter().map(token).collect())),
     ]
+}
+
+fn of_metrics(metrics: &Metrics) -> Values {
+    let Metrics { listen, detail } = metrics;
+    vec![("metrics.listen", many(listen.as_slice())), ("metrics.detail", one(detail.name()))]
 }
 
 fn of_marks(marks: &[MarkRule]) -> Values {
