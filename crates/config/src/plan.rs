@@ -10,7 +10,7 @@ mod services;
 #[cfg(test)]
 mod tests;
 
-pub use difference::Difference;
+pub use difference::{Difference, Touched};
 
 use crate::model::{
     BelowQuorum, Check, CheckPolicy, Forward, Ftp, OnFailure, Persistence, PortMatch, PortRange, Protocol, Quorum,

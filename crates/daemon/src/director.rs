@@ -36,7 +36,7 @@ use crate::vips::Announcements;
 use marca_config::Diagnostics;
 use marca_config::model::{self, Metrics, ReloadWhen};
 use marca_config::plan::{Plan, PlanError};
-use marca_tables::classifier::{self, WriteError};
+use marca_tables::classifier::{self, Classifier, WriteError};
 use marca_tables::ids::{Ids, NoNumber};
 use marca_tables::memory::Memory;
 use marca_tables::services::NoRoom;
@@ -130,7 +130,10 @@ pub struct Director {
     copy_again: Option<Instant>,
     /// When gateways were last made sure of.
     refreshed: Instant,
+    classifier: Classifier,
+    /// What it was written from, and when it was last switched.
     classified: Classified,
+    switched: Instant,
     /// The interfaces as they were when last looked at; none after a change of the network. With thousands of VIPs on
     /// them a look takes longer than a reload.
     interfaces: Vec<Interface>,

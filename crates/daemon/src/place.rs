@@ -5,12 +5,13 @@ use crate::linux::data_plane::since_boot;
 use crate::overrides::Overrides;
 use crate::standings::Standings;
 use ipnet::IpNet;
-use marca_tables::ids::Ids;
+use marca_tables::ids::{Ids, Renumbered};
 use nix::fcntl::{Flock, FlockArg};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -94,6 +95,11 @@ impl Place {
         self.run_dir.join("state.json")
     }
 
+    /// What became of numbers since the state file was written.
+    fn numbers_file(&self) -> PathBuf {
+        self.run_dir.join("numbers.jsonl")
+    }
+
     /// The configuration in force.
     pub fn running_file(&self) -> PathBuf {
         self.run_dir.join("running.toml")
@@ -162,11 +168,59 @@ impl Place {
 
     /// What a director here has put on its host; nothing if there was none.
     pub fn state(&self) -> Result<State, PlaceError> {
-        read(&self.state_file())
+        // Which file that is, before what is in it: one that comes in its place has what follows, too.
+        let of = self.state_stamp();
+        let mut state: State = read(&self.state_file())?;
+        let path = self.numbers_file();
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(state),
+            Err(cause) => return Err(PlaceError::new("read", &path, cause)),
+        };
+        // A daemon that was killed may have left a piece of a line.
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        let mut lines = whole.lines();
+        if lines.next() == of.as_deref() {
+            for line in lines {
+                let renumbered: Renumbered = serde_json::from_str(line)
+                    .map_err(|e| PlaceError::new("understand", &path, io::Error::other(e.to_string())))?;
+                state.ids.follow(&renumbered);
+            }
+        }
+        Ok(state)
     }
 
     pub fn save_state(&self, state: &State) -> Result<(), PlaceError> {
-        save(&self.state_file(), state)
+        save(&self.state_file(), state)?;
+        // Its lines are of the file before.
+        match fs::remove_file(self.numbers_file()) {
+            Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
+                Err(PlaceError::new("remove", &self.numbers_file(), cause))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A change of numbers of which `state` is the outcome: with thousands of real servers that is not written as a whole for
+    /// each of them.
+    pub fn save_renumbered(&self, state: &State, renumbered: &Renumbered) -> Result<(), PlaceError> {
+        if renumbered.is_empty() {
+            return Ok(());
+        }
+        let path = self.numbers_file();
+        let length = fs::metadata(&path).map_or(0, |metadata| metadata.len());
+        let Some(of) = self.state_stamp().filter(|_| length < MOST_NUMBERS) else { return self.save_state(state) };
+        let failed = |cause| PlaceError::new("write", &path, cause);
+        let line = serde_json::to_string(renumbered).map_err(|e| failed(io::Error::other(e.to_string())))?;
+        let first = if length == 0 { format!("{of}\n") } else { String::new() };
+        let mut file = OpenOptions::new().create(true).append(true).open(&path).map_err(failed)?;
+        file.write_all(format!("{first}{line}\n").as_bytes()).and_then(|()| file.sync_all()).map_err(failed)
+    }
+
+    /// What tells a state file from the one before it.
+    fn state_stamp(&self) -> Option<String> {
+        let metadata = fs::metadata(self.state_file()).ok()?;
+        Some(format!("{}.{}.{}", metadata.ino(), metadata.mtime(), metadata.mtime_nsec()))
     }
 
     /// Which real servers have failed, and whose time to drain runs. A file of its own, because it changes more often
@@ -234,7 +288,7 @@ impl Place {
 
     /// Forgets everything, once nothing of it is left on the host.
     pub fn clear(&self) -> Result<(), PlaceError> {
-        let files = [self.state_file(), self.standings_file(), self.overrides_file(), self.running_file()];
+        let files = [self.state_file(), self.numbers_file(), self.standings_file(), self.overrides_file(), self.running_file()];
         for path in files.into_iter().chain([self.control_socket(), self.lock_file()]) {
             match fs::remove_file(&path) {
                 Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
@@ -275,6 +329,9 @@ impl Moment {
     }
 }
 
+/// Bytes of changes of numbers, of which a state is read quickly.
+const MOST_NUMBERS: u64 = 1 << 20;
+
 /// The value in a file; the default if there is none.
 fn read<T: Default + DeserializeOwned>(path: &Path) -> Result<T, PlaceError> {
     match fs::read(path) {
@@ -310,6 +367,7 @@ fn replace(path: &Path, text: &[u8]) -> Result<(), PlaceError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use marca_config::plan::{Difference, Plan};
 
     fn moment(boot: &str, since_boot: u64, since_epoch: u64) -> Moment {
         let [since_boot, since_epoch] = [since_boot, since_epoch].map(Duration::from_secs);
@@ -341,5 +399,46 @@ mod tests {
         assert_eq!(place.set_standings_aside().unwrap(), dir.join("standings.broken"));
         assert_eq!(place.standings().unwrap(), Standings::default());
         fs::remove_dir_all(dir).unwrap();
+    }
+
+    fn plan(servers: &str) -> Plan {
+        let text = format!(
+            "[router]\noutside = 'eth0'\n[service.shop]\nvip = '192.0.2.10'\nports = 'tcp/80'\nserver = [{servers}]"
+        );
+        Plan::of(&marca_config::load("t", &text).unwrap().config).unwrap()
+    }
+
+    #[test]
+    fn numbers_are_read_as_they_have_become_since_the_state_was_written() {
+        let run_dir = std::env::temp_dir().join(format!("marca-place-{}", std::process::id()));
+        fs::create_dir_all(&run_dir).unwrap();
+        let place = Place { run_dir: run_dir.clone(), ..Place::default() };
+        let (one, other) = (plan("{ address = '10.0.0.1' }"), plan("{ address = '10.0.0.2' }"));
+        let mut state = State::default();
+        state.ids.assign(&one, 8, 8).unwrap();
+        place.save_state(&state).unwrap();
+        let change = |state: &mut State, old, new| {
+            let renumbered = state.ids.replace((old, new), &Difference::of(old, new), 8, 8).unwrap();
+            place.save_renumbered(state, &renumbered).unwrap();
+            assert_eq!(place.state().unwrap(), *state);
+        };
+        change(&mut state, &one, &other);
+        change(&mut state, &other, &one);
+        change(&mut state, &one, &other);
+        let before = state.clone();
+        let released = state.ids.release(|_| false);
+        place.save_renumbered(&state, &released).unwrap();
+        assert_ne!(place.state().unwrap(), before);
+        assert_eq!(place.state().unwrap(), state);
+        // A piece of a line is of a daemon that was killed before anything carried its numbers.
+        let mut file = OpenOptions::new().append(true).open(place.numbers_file()).unwrap();
+        file.write_all(b"{\"services\":{\"sh").unwrap();
+        assert_eq!(place.state().unwrap(), state);
+        // Lines of another file say nothing of this one.
+        let lines = fs::read(place.numbers_file()).unwrap();
+        place.save_state(&before).unwrap();
+        fs::write(place.numbers_file(), lines).unwrap();
+        assert_eq!(place.state().unwrap(), before);
+        fs::remove_dir_all(&run_dir).unwrap();
     }
 }

@@ -4,6 +4,7 @@ use crate::linux::announce::PacketSocket;
 use crate::linux::network::{Interface, Network, NetworkError};
 use crate::place::PlacedVip;
 use crate::prefixes::Prefixes;
+use futures_util::{StreamExt, stream};
 use ipnet::IpNet;
 use marca_proto::announce::Announcer;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -29,15 +30,19 @@ pub fn missing(places: &[PlacedVip], present: &[(u32, IpNet)]) -> Vec<PlacedVip>
     places.iter().filter(|vip| !present.contains(&vip.address.addr())).cloned().collect()
 }
 
-/// Puts addresses on their interfaces, which are among these.
+/// Puts addresses on their interfaces, which are among these. The kernel is not waited for after each of them.
 pub async fn put(network: &Network, vips: &[PlacedVip], interfaces: &[Interface]) -> Result<(), NetworkError> {
-    for vip in vips {
-        if let Some(interface) = interfaces.iter().find(|interface| interface.name == vip.interface) {
-            network.add_address(interface.index, vip.address).await?;
-        }
+    let index = |vip: &PlacedVip| interfaces.iter().find(|interface| interface.name == vip.interface).map(|i| i.index);
+    let requests = vips.iter().filter_map(|vip| Some(network.add_address(index(vip)?, vip.address)));
+    let mut answers = stream::iter(requests).buffer_unordered(AT_ONCE);
+    while let Some(added) = answers.next().await {
+        added?;
     }
     Ok(())
 }
+
+/// Addresses that the kernel has been asked to add and has not answered for.
+const AT_ONCE: usize = 64;
 
 /// Takes addresses off their interfaces; an interface that has gone has taken them along.
 pub async fn take(network: &Network, vips: &[PlacedVip]) -> Result<(), NetworkError> {

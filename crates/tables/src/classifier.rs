@@ -1,20 +1,24 @@
 //! Writes destinations, ports and marks into the half of the classifier that is not in force, and puts it in force.
+//!
+//! A [`Classifier`] knows what it has written into either half, and where it is behind: what a change costs is as much as it
+//! changes. [`write`] knows nothing, and writes all.
+//!
+//! | module | owns |
+//! |---|---|
+//! | `half` | one half: the whole plan, or where it is different |
+//! | `cells` | open addressing |
+
+mod cells;
+mod half;
 
 use crate::ids::Ids;
 use crate::memory::{Memory, Prefix};
-use crate::region::Region;
-use ipnet::IpNet;
-use marca_config::model::{Protocol, Udp};
-use marca_config::plan::{Candidate, Family, Outbound, Outcome, Plan, PortPlan, Reply};
+use half::{Half, Wanted, hosts};
+use marca_config::plan::{Family, Plan, Touched};
 use marca_engine::forward::Method;
-use marca_engine::hash;
-use marca_engine::layout::{
-    Address, AddressCell, Condition, Control, Destination, PortCell, RangeCell, Target, V4, V6, Vip, control_flags,
-    limits, node_flags, node_port_key, port_key, target_flags,
-};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use marca_engine::layout::{Address, V4, V6, control_flags};
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
-use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// What cannot be written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -40,8 +44,8 @@ pub fn ip(family: u8, address: &Address) -> IpAddr {
     if family == V4 { address.octets_v4().into() } else { address.octets_v6().into() }
 }
 
-/// Writes the plan into the other half. The prefixes are not in mapped memory: the caller puts the ones that are
-/// returned into their table, then calls [`switch`].
+/// Writes the plan into the other half, whatever is there. The prefixes are not in mapped memory: the caller puts the ones
+/// that are returned into their table, then calls [`switch`].
 ///
 /// # Errors
 /// Nothing that is in force has changed.
@@ -51,37 +55,17 @@ pub fn write(
     ids: &Ids,
     interfaces: &HashMap<String, u32>,
 ) -> Result<Written, WriteError> {
-    let control = memory.control();
-    let half = (control.half & 1) ^ 1;
-    let mut writer = Writer {
-        memory,
-        plan,
-        ids,
-        interfaces,
-        control,
-        half,
-        services: plan.services.iter().map(|service| ids.service(&service.name, service.family)).collect(),
-        addresses: BTreeMap::new(),
-        next: Next::default(),
-        prefixes: Vec::new(),
-    };
-    writer.clear();
-    for destination in &plan.destinations {
-        writer.destination(destination.net, &destination.ports)?;
-    }
-    writer.replies()?;
-    for &source in &plan.sources {
-        writer.cell(source).flags |= node_flags::SOURCE;
-    }
-    writer.addresses()?;
-    Ok(Written { half, prefixes: writer.prefixes })
+    Classifier::default().write(memory, plan, ids, interfaces, None)
 }
 
 /// A half of the classifier, complete but for its prefixes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Written {
     pub half: u32,
     pub prefixes: Vec<Prefix>,
+    known: Half,
+    /// In what the other half is behind; `None`: nobody knows.
+    behind: Option<Touched>,
 }
 
 /// Puts the half in force, for all services at once.
@@ -105,232 +89,105 @@ pub fn switch(memory: &Memory, written: &Written) {
     }
 }
 
-struct Writer<'a> {
-    memory: &'a Memory,
-    plan: &'a Plan,
-    ids: &'a Ids,
-    interfaces: &'a HashMap<String, u32>,
-    control: Control,
-    half: u32,
-    /// Their numbers, in the plan's order.
-    services: Vec<Option<u32>>,
-    addresses: BTreeMap<IpAddr, AddressCell>,
-    next: Next,
-    prefixes: Vec<Prefix>,
+/// Both halves, as they were written.
+#[derive(Debug, Default)]
+pub struct Classifier {
+    halves: [Option<Behind>; 2],
+    /// The half that is not in force cannot be written ahead: the plan leaves no room there.
+    given_up: bool,
 }
 
-/// Next free places, counted within the half.
-#[derive(Default)]
-struct Next {
-    destination: u32,
-    range: u32,
-    condition: u32,
-    vip: u32,
+/// A half, and in what it is behind the plan in force.
+#[derive(Debug)]
+struct Behind {
+    half: Half,
+    touched: Touched,
 }
 
-impl Writer<'_> {
-    fn clear(&self) {
-        let base = |len: u32| self.half * len..(self.half + 1) * len;
-        base(self.control.address_mask + 1).for_each(|i| _ = self.memory.addresses.set(i, &AddressCell::default()));
-        base(self.control.port_mask + 1).for_each(|i| _ = self.memory.ports.set(i, &PortCell::default()));
-    }
-
-    /// The next place in a table of this half, as an index into the whole table. Place 0 stays empty: 0 means nobody.
-    fn place(&self, next: u32, table: &'static str) -> Result<u32, WriteError> {
-        let place = next + 1;
-        if place >= self.control.half_len {
-            return Err(WriteError::Full { table, capacity: self.control.half_len - 1 });
-        }
-        Ok(self.half * self.control.half_len + place)
-    }
-
-    fn destination(&mut self, net: IpNet, ports: &[PortPlan]) -> Result<(), WriteError> {
-        let number = self.place(self.next.destination, "destination")?;
-        self.next.destination += 1;
-        let mut record = Destination { ranges: self.place(self.next.range, "range")?, ..Destination::default() };
-        for plan in ports {
-            let target = self.target(&plan.candidates)?;
-            if plan.ports.is_single() {
-                let key = port_key(number, plan.protocol.number(), plan.ports.first);
-                self.port(PortCell { key, target })?;
-                continue;
-            }
-            let index = self.place(self.next.range, "range")?;
-            self.next.range += 1;
-            let range = RangeCell { first: plan.ports.first, last: plan.ports.last, spare: 0, target };
-            self.memory.ranges.set(index, &range);
-            match plan.protocol {
-                marca_config::model::Protocol::Tcp => record.tcp += 1,
-                marca_config::model::Protocol::Udp => record.udp += 1,
-                marca_config::model::Protocol::Sctp => record.sctp += 1,
-            }
-        }
-        self.memory.destinations.set(number, &record);
-        if net.prefix_len() == net.max_prefix_len() {
-            self.cell(net.addr()).destination = number;
-        } else {
-            self.prefixes.push(Prefix { half: self.half, net, destination: number });
-        }
-        Ok(())
-    }
-
-    fn cell(&mut self, ip: IpAddr) -> &mut AddressCell {
-        let (family, address) = address(ip);
-        self.addresses.entry(ip).or_insert(AddressCell { address, family, ..AddressCell::default() })
-    }
-
-    fn target(&mut self, candidates: &[Candidate]) -> Result<Target, WriteError> {
-        if let [only] = candidates
-            && only.condition == Default::default()
-            && let Some(outcome) = &only.outcome
-        {
-            return self.outcome(outcome);
-        }
-        let mut first = 0;
-        for candidate in candidates {
-            let index = self.place(self.next.condition, "condition")?;
-            self.next.condition += 1;
-            if first == 0 {
-                first = index;
-            }
-            let record = self.condition(candidate)?;
-            self.memory.conditions.set(index, &record);
-        }
-        Ok(Target {
-            owner: first,
-            conditions: candidates.len() as u16,
-            flags: target_flags::CONDITIONAL,
-            ..Target::default()
-        })
-    }
-
-    fn condition(&self, candidate: &Candidate) -> Result<Condition, WriteError> {
-        let mut record = Condition::default();
-        if let Some(from) = candidate.condition.from {
-            (record.family, record.from) = address(from.network());
-            (_, record.mask) = address(from.netmask());
-        }
-        if let Some(name) = &candidate.condition.interface {
-            let index = self.interfaces.get(name).ok_or_else(|| WriteError::NoInterface(name.clone()))?;
-            record.interface = *index;
-        }
-        match &candidate.outcome {
-            Some(outcome) => record.target = self.outcome(outcome)?,
-            None => record.absent = 1,
-        }
-        Ok(record)
-    }
-
-    fn outcome(&self, outcome: &Outcome) -> Result<Target, WriteError> {
-        let flags = if outcome.expected { target_flags::EXPECTED } else { 0 };
-        Ok(Target {
-            owner: self.service(outcome.service)?,
-            port: outcome.target.unwrap_or(0),
-            flags,
-            ..Target::default()
-        })
-    }
-
-    fn service(&self, index: usize) -> Result<u32, WriteError> {
-        self.services[index].ok_or_else(|| WriteError::NoNumber(self.plan.services[index].name.clone()))
-    }
-
-    fn real(&self, service: usize, server: IpAddr) -> Result<u32, WriteError> {
-        let service = &self.plan.services[service];
-        let number = self.ids.real(&service.name, service.family, Some(server));
-        number.ok_or_else(|| WriteError::NoNumber(server.to_string()))
-    }
-
-    /// Real servers under NAT, and what their ports mean.
-    fn replies(&mut self) -> Result<(), WriteError> {
-        let leaving = leaving(self.memory, self.ids);
-        let mut vips: HashMap<IpAddr, u32> = HashMap::new();
-        let mut last = None;
-        for (from, reply) in &self.plan.replies {
-            // They are in the order of addresses.
-            let node = match last {
-                Some((address, node)) if address == from.address => node,
-                _ => self.node(from.address, 0)?,
-            };
-            last = Some((from.address, node));
-            let target = match reply {
-                Reply::Ambiguous => match self.plan.outbound.get(from) {
-                    Some(outbound) => self.outbound(from.address, outbound, &mut vips)?,
-                    None => Target::default(),
-                },
-                Reply::Unique { service, vip, port } => {
-                    let vip = self.vip(*vip, &mut vips)?;
-                    // A connection that the plan does not know any more may have the same port.
-                    let later = leaving.contains(&from.address);
-                    let mut flags = if later { target_flags::UNIQUE_LATER } else { target_flags::UNIQUE };
-                    let single = self.plan.services[*service].udp == Udp::OnePacket && from.protocol == Protocol::Udp;
-                    let owner = if single {
-                        flags |= target_flags::SINGLE;
-                        self.real(*service, from.address)?
-                    } else {
-                        self.service(*service)?
-                    };
-                    Target { owner, vip, port: *port, flags, ..Target::default() }
-                }
-            };
-            self.port(PortCell { key: node_port_key(node, from.protocol.number(), from.port), target })?;
-        }
-        for &ip in self.plan.range_nodes.iter().chain(&leaving) {
-            self.node(ip, node_flags::RANGES)?;
-        }
-        Ok(())
-    }
-
-    /// Packets from this real server's port may open connections.
-    fn outbound(
+impl Classifier {
+    /// [`write`], but that only what is different is written if that can be known: `touched` is what is different from the
+    /// plan in force, if this has put that in force.
+    ///
+    /// # Errors
+    /// Nothing that is in force has changed.
+    pub fn write(
         &mut self,
-        server: IpAddr,
-        outbound: &Outbound,
-        vips: &mut HashMap<IpAddr, u32>,
-    ) -> Result<Target, WriteError> {
-        let owner = self.real(outbound.service, server)?;
-        let vip = self.vip(outbound.vip, vips)?;
-        Ok(Target { owner, vip, flags: target_flags::OUTBOUND, ..Target::default() })
-    }
-
-    /// The VIP's place in the table of VIPs.
-    fn vip(&mut self, vip: IpAddr, vips: &mut HashMap<IpAddr, u32>) -> Result<u32, WriteError> {
-        if let Some(&index) = vips.get(&vip) {
-            return Ok(index);
-        }
-        let index = self.place(self.next.vip, "VIP")?;
-        self.next.vip += 1;
-        self.memory.vips.set(index, &Vip { address: address(vip).1 });
-        vips.insert(vip, index);
-        Ok(index)
-    }
-
-    fn node(&mut self, ip: IpAddr, flags: u8) -> Result<u32, WriteError> {
-        let number = self.ids.node(ip).ok_or_else(|| WriteError::NoNumber(ip.to_string()))?;
-        let cell = self.cell(ip);
-        cell.node = number;
-        cell.flags |= flags;
-        Ok(number)
-    }
-
-    fn addresses(&self) -> Result<(), WriteError> {
-        let home = |cell: &AddressCell| hash::address(self.control.seed, &cell.address, u64::from(cell.family)) as u32;
-        for cell in self.addresses.values() {
-            let mask = self.control.address_mask;
-            if !settle(&self.memory.addresses, self.half, mask, *cell, home, |cell| cell.family == 0) {
-                return Err(WriteError::Full { table: "address", capacity: mask + 1 });
+        memory: &Memory,
+        plan: &Plan,
+        ids: &Ids,
+        interfaces: &HashMap<String, u32>,
+        touched: Option<&Touched>,
+    ) -> Result<Written, WriteError> {
+        let leaving = leaving(memory, ids);
+        let wanted = Wanted { memory, plan, ids, interfaces, leaving: &leaving };
+        let in_force = memory.control().half & 1;
+        let number = in_force ^ 1;
+        // Until it is in force nobody can tell what is in it.
+        let other = self.halves[number as usize].take().filter(|other| other.half.interfaces == *interfaces);
+        let behind = touched.cloned().filter(|_| {
+            self.halves[in_force as usize].as_ref().is_some_and(|known| known.half.interfaces == *interfaces)
+        });
+        if let (Some(mut other), Some(touched)) = (other, touched.filter(|_| behind.is_some())) {
+            other.touched.extend(touched);
+            // Without room it is tried again from the beginning: what was replaced has left places unused.
+            if other.half.bring(&wanted, &other.touched).is_ok() {
+                return Ok(Written { half: number, prefixes: other.half.prefixes(), known: other.half, behind });
             }
         }
-        Ok(())
+        let half = Half::write(number, &wanted)?;
+        Ok(Written { half: number, prefixes: half.prefixes(), known: half, behind })
     }
 
-    fn port(&self, cell: PortCell) -> Result<(), WriteError> {
-        let mask = self.control.port_mask;
-        let home = |cell: &PortCell| hash::word(self.control.seed, cell.key) as u32;
-        if settle(&self.memory.ports, self.half, mask, cell, home, |cell| cell.key == 0) {
-            return Ok(());
+    /// Puts in force what was written.
+    pub fn switch(&mut self, memory: &Memory, written: Written) {
+        switch(memory, &written);
+        let Written { half, known, behind, .. } = written;
+        let before = &mut self.halves[(half ^ 1) as usize];
+        match (before.as_mut(), behind) {
+            (Some(before), Some(behind)) => before.touched.extend(&behind),
+            _ => *before = None,
         }
-        Err(WriteError::Full { table: "port", capacity: mask + 1 })
+        self.halves[half as usize] = Some(Behind { half: known, touched: Touched::default() });
+        self.given_up = false;
+    }
+
+    /// Brings the half that is not in force up to the plan that is, so that the next change finds it so: about `limit`
+    /// entries of it. To be called when no packet that has begun before the last switch is on its way any more.
+    pub fn catch_up(&mut self, memory: &Memory, plan: &Plan, ids: &Ids, limit: usize) {
+        let in_force = memory.control().half & 1;
+        let number = in_force ^ 1;
+        let [first, second] = &mut self.halves;
+        let (known, other) = if in_force == 0 { (first, second) } else { (second, first) };
+        let Some(known) = known.as_ref().filter(|_| !self.given_up) else { return };
+        let wanted = Wanted { memory, plan, ids, interfaces: &known.half.interfaces, leaving: &known.half.leaving };
+        let other = match other {
+            Some(other) if other.half.interfaces == *wanted.interfaces => other,
+            // Where it begins all is to be done.
+            other => other.insert(Behind { half: Half::clear(number, &wanted), touched: all(&wanted) }),
+        };
+        if other.touched.is_empty() && other.half.leaving == *wanted.leaving {
+            return;
+        }
+        let piece = other.touched.take(limit);
+        if other.half.bring(&wanted, &piece).is_err() {
+            self.halves[number as usize] = None;
+            self.given_up = true;
+        }
+    }
+
+    /// Whether the other half has nothing to catch up with.
+    pub fn is_level(&self) -> bool {
+        self.halves.iter().all(|half| half.as_ref().is_some_and(|half| half.touched.is_empty()))
+    }
+}
+
+/// Everything that a half holds.
+fn all(wanted: &Wanted) -> Touched {
+    let Wanted { plan, .. } = wanted;
+    Touched {
+        destinations: plan.destinations.iter().map(|destination| destination.net).collect(),
+        replies: plan.replies.keys().copied().collect(),
+        hosts: hosts(wanted),
     }
 }
 
@@ -339,36 +196,6 @@ pub fn leaving(memory: &Memory, ids: &Ids) -> BTreeSet<IpAddr> {
     let reals = ids.leaving_reals().filter_map(|index| memory.reals.get(index));
     let reals = reals.filter(|real| real.family != 0 && real.method == Method::Nat as u8);
     reals.map(|real| ip(real.family, &real.address)).collect()
-}
-
-/// Puts a cell into a half of a table of open addressing. Who is further from home takes the place (Celis, "Robin Hood
-/// Hashing", 1986): among a million cells a quarter full, the greatest distance is then 5 or 6 and not 9 to 14, and a
-/// packet looks at [`limits::PROBES`] cells. False when somebody would be too far.
-fn settle<T: FromBytes + IntoBytes + Immutable>(
-    table: &Region<T>,
-    half: u32,
-    mask: u32,
-    mut cell: T,
-    home: impl Fn(&T) -> u32,
-    is_free: impl Fn(&T) -> bool,
-) -> bool {
-    let mut at = home(&cell) & mask;
-    let mut distance = 0;
-    while distance < limits::PROBES {
-        let place = half * (mask + 1) + at;
-        let Some(resident) = table.get(place) else { return false };
-        if is_free(&resident) {
-            return table.set(place, &cell);
-        }
-        let residents = at.wrapping_sub(home(&resident)) & mask;
-        if residents < distance {
-            table.set(place, &cell);
-            (cell, distance) = (resident, residents);
-        }
-        at = (at + 1) & mask;
-        distance += 1;
-    }
-    false
 }
 
 /// The engine's number for a family.

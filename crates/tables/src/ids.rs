@@ -17,6 +17,31 @@ pub struct Ids {
     leaving: BTreeSet<String>,
 }
 
+/// What has become of numbers, for whoever knows those before. What follows from the same changes again, in their order, is
+/// the same.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Renumbered {
+    services: BTreeMap<String, u32>,
+    reals: BTreeMap<String, u32>,
+    nodes: BTreeMap<IpAddr, u32>,
+    /// Those whose numbers are free now.
+    released: BTreeSet<String>,
+    /// Others that have left the plan, and that are in it again.
+    left: BTreeSet<String>,
+    back: BTreeSet<String>,
+}
+
+impl Renumbered {
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Numbers that real servers newly have.
+    pub fn reals(&self) -> Vec<u32> {
+        self.reals.values().copied().collect()
+    }
+}
+
 /// A plan asks for more numbers than the tables have.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the tables have room for {capacity} {what}, and all are in use or still have connections")]
@@ -80,7 +105,7 @@ impl Ids {
     }
 
     /// [`assign`](Self::assign) for a plan that follows another one, whose numbers these are; as much work as there is
-    /// difference. `replace` the other way round takes it back, but that what was new keeps its number a while.
+    /// difference. Answers all that it has changed. `replace` the other way round takes it back, but that what was new keeps its number a while.
     ///
     /// # Errors
     /// When numbers run out; nothing has changed then.
@@ -90,7 +115,7 @@ impl Ids {
         difference: &Difference,
         services: u32,
         reals: u32,
-    ) -> Result<Vec<u32>, NoNumber> {
+    ) -> Result<Renumbered, NoNumber> {
         let former = difference.changed.iter().filter_map(|(before, _)| *before).chain(difference.gone.iter().copied());
         let former: Vec<&ServicePlan> = former.map(|index| &old.services[index]).collect();
         let wanted: Vec<&ServicePlan> = difference.changed.iter().map(|(_, index)| &new.services[*index]).collect();
@@ -107,13 +132,33 @@ impl Ids {
         let new_services = Free::several(self.services.values(), services, "services", new_services)?;
         let new_reals = Free::several(self.reals.values(), reals, "real servers", new_reals)?;
         let new_nodes = Free::several(self.nodes.values(), u32::MAX, "hosts", new_nodes)?;
-        let numbers = new_reals.iter().map(|(_, number)| *number).collect();
-        self.services.extend(new_services.into_iter().map(|(s, number)| (service_key(&s.name, s.family), number)));
-        self.reals.extend(new_reals);
-        self.nodes.extend(new_nodes);
-        self.leaving.extend(former.into_iter().flat_map(keys));
-        wanted.into_iter().flat_map(keys).for_each(|key| _ = self.leaving.remove(&key));
-        Ok(numbers)
+        let wants: BTreeSet<String> = wanted.into_iter().flat_map(keys).collect();
+        let had = former.into_iter().flat_map(keys).filter(|key| !wants.contains(key) && !self.leaving.contains(key));
+        let renumbered = Renumbered {
+            services: new_services.into_iter().map(|(s, number)| (service_key(&s.name, s.family), number)).collect(),
+            reals: new_reals.into_iter().collect(),
+            nodes: new_nodes.into_iter().collect(),
+            released: BTreeSet::new(),
+            left: had.collect(),
+            back: wants.into_iter().filter(|key| self.leaving.contains(key)).collect(),
+        };
+        self.follow(&renumbered);
+        Ok(renumbered)
+    }
+
+    /// Does once more what was done to the same numbers.
+    pub fn follow(&mut self, renumbered: &Renumbered) {
+        let Renumbered { services, reals, nodes, released, left, back } = renumbered;
+        for key in released {
+            self.services.remove(key);
+            self.reals.remove(key);
+            self.leaving.remove(key);
+        }
+        self.services.extend(services.iter().map(|(key, number)| (key.clone(), *number)));
+        self.reals.extend(reals.iter().map(|(key, number)| (key.clone(), *number)));
+        self.nodes.extend(nodes);
+        self.leaving.extend(left.iter().cloned());
+        back.iter().for_each(|key| _ = self.leaving.remove(key));
     }
 
     pub fn service(&self, name: &str, family: Family) -> Option<u32> {
@@ -148,9 +193,9 @@ impl Ids {
         self.leaving.iter().filter_map(|key| self.services.get(key).copied())
     }
 
-    /// The numbers of those that are leaving and have no records left become free. Whether there were any.
-    pub fn release(&mut self, has_records: impl Fn(&IdKind) -> bool) -> bool {
-        let gone: Vec<String> = self
+    /// The numbers of those that are leaving and have no records left become free.
+    pub fn release(&mut self, has_records: impl Fn(&IdKind) -> bool) -> Renumbered {
+        let released: BTreeSet<String> = self
             .leaving
             .iter()
             .filter(|key| {
@@ -160,12 +205,9 @@ impl Ids {
             })
             .cloned()
             .collect();
-        for key in &gone {
-            self.services.remove(key);
-            self.reals.remove(key);
-            self.leaving.remove(key);
-        }
-        !gone.is_empty()
+        let renumbered = Renumbered { released, ..Renumbered::default() };
+        self.follow(&renumbered);
+        renumbered
     }
 }
 

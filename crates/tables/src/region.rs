@@ -8,6 +8,7 @@ use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use std::ffi::c_void;
 use std::marker::PhantomData;
 use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::ptr::NonNull;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -78,6 +79,18 @@ impl<T> Region<T> {
         self.len == 0
     }
 
+    /// Numbers of the records that are not all zeros.
+    pub fn touched(&self) -> Vec<u32> {
+        touched(self.words(), Self::WORDS)
+    }
+
+    /// Makes these records zeros, as far as there are so many.
+    pub fn clear(&self, records: Range<u32>) {
+        let (start, end) = (records.start as usize * Self::WORDS, records.end as usize * Self::WORDS);
+        let words = self.words();
+        words.get(start..end.min(words.len())).into_iter().for_each(clear);
+    }
+
     fn words(&self) -> &[Word64] {
         match &self.memory {
             Memory::Heap(words) => words,
@@ -90,6 +103,17 @@ impl<T> Region<T> {
         let at = index as usize * Self::WORDS;
         self.words().get(at..at + Self::WORDS)
     }
+}
+
+/// Not generic: optimised as this crate is, whoever calls it.
+fn touched(words: &[Word64], record: usize) -> Vec<u32> {
+    let is_zero = |record: &[Word64]| record.iter().all(|word| word.get() == 0);
+    (0..).zip(words.chunks_exact(record)).filter(|(_, words)| !is_zero(words)).map(|(number, _)| number).collect()
+}
+
+/// As [`touched`]. Most words are zeros already, and stay in clean pages.
+fn clear(words: &[Word64]) {
+    words.iter().filter(|word| word.get() != 0).for_each(|word| word.set(0));
 }
 
 impl<T: FromBytes + IntoBytes + Immutable> Region<T> {
@@ -139,7 +163,7 @@ impl<T> Drop for Region<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use marca_engine::layout::Server;
+    use marca_engine::layout::{Real, Server};
 
     #[test]
     fn a_record_comes_back_as_it_was_set_and_nothing_lies_out_of_bounds() {
@@ -149,5 +173,19 @@ mod tests {
         assert_eq!(region.get(1), Some(Server::default()));
         assert!(!region.set(3, &Server::default()));
         assert_eq!(region.get(3), None);
+    }
+
+    #[test]
+    fn records_that_are_cleared_are_zeros_and_the_others_are_known() {
+        let region = Region::<Real>::on_heap(5);
+        for number in [1, 3, 4] {
+            region.set(number, &Real { last_weight: 7, ..Real::default() });
+        }
+        assert_eq!(region.touched(), [1, 3, 4]);
+        region.clear(0..4);
+        assert_eq!(region.touched(), [4]);
+        assert_eq!(region.get(3), Some(Real::default()));
+        region.clear(2..9);
+        assert_eq!(region.touched(), []);
     }
 }

@@ -9,8 +9,7 @@ use crate::linux::data_plane::since_boot;
 use crate::linux::network::Interface;
 use marca_config::model::{Config, Limits, Metrics};
 use marca_config::plan::{Difference, Plan};
-use marca_tables::classifier;
-use marca_tables::ids::Ids;
+use marca_tables::ids::{Ids, Renumbered};
 use marca_tables::memory::Capacity;
 use marca_tables::services::{self, Prepared};
 use std::collections::BTreeSet;
@@ -109,15 +108,15 @@ impl Director {
             return Err(DirectorError::TooSmall);
         }
         let difference = wanted.take_difference(&self.plan);
-        let leaving = leaving(&self.state.ids);
         let unknown: Vec<usize> =
             difference.changed.iter().filter(|(before, _)| before.is_none()).map(|&(_, index)| index).collect();
         let plans = (&*self.plan, &*wanted.plan);
-        let new = self.state.ids.replace(plans, &difference, capacity.services, capacity.reals)?;
-        if let Err(error) = self.put_tables(&wanted, &difference, &interfaces, &new).await {
+        let renumbered = self.state.ids.replace(plans, &difference, capacity.services, capacity.reals)?;
+        if let Err(error) = self.put_tables(&wanted, &difference, &interfaces, &renumbered).await {
             // Numbers that were there find room again.
             let (plans, back) = ((&*wanted.plan, &*self.plan), Difference::of(&wanted.plan, &self.plan));
-            self.state.ids.replace(plans, &back, capacity.services, capacity.reals)?;
+            let renumbered = self.state.ids.replace(plans, &back, capacity.services, capacity.reals)?;
+            self.place.save_renumbered(&self.state, &renumbered)?;
             return Err(error);
         }
         let took = began.elapsed();
@@ -145,9 +144,6 @@ impl Director {
         failed(self.plane.maps.clear_refused(&numbers).map_err(DirectorError::from));
         failed(self.place.save_overrides(&self.overrides).map_err(DirectorError::from));
         self.save_standings();
-        if leaving != self::leaving(&self.state.ids) {
-            failed(self.place.save_state(&self.state).map_err(DirectorError::from));
-        }
         failed(self.set_sysctls(&wanted.config));
         let wishes = wishes(&wanted.config, &interfaces);
         if !self.is_attached(&wishes) {
@@ -165,24 +161,23 @@ impl Director {
         wanted: &Wanted,
         difference: &Difference,
         interfaces: &[Interface],
-        new: &[u32],
+        renumbered: &Renumbered,
     ) -> Result<(), DirectorError> {
-        let Self { plane, state, network, hops, .. } = self;
+        let Self { plane, state, network, hops, classifier, .. } = self;
         let (ids, clock) = (&state.ids, plane.clock);
         let prepared = Prepared::new(&plane.maps.memory, &wanted.plan, Some(difference), ids, clock)?;
         let classified = Classified::of(&plane.maps.memory, ids, interfaces);
-        let half = if difference.classifier || self.classified != classified {
-            let half = classifier::write(&plane.maps.memory, &wanted.plan, ids, &classified.interfaces)?;
+        let half = if !difference.classifier.is_empty() || self.classified != classified {
+            let (memory, interfaces) = (&plane.maps.memory, &classified.interfaces);
+            let half = classifier.write(memory, &wanted.plan, ids, interfaces, Some(&difference.classifier))?;
             plane.maps.write_prefixes(half.half, &half.prefixes)?;
             Some(half)
         } else {
             None
         };
-        plane.maps.clear_traffic(new)?;
+        plane.maps.clear_traffic(&renumbered.reals())?;
         // Whoever comes after a crash must know what carries a number.
-        if !new.is_empty() {
-            self.place.save_state(state)?;
-        }
+        self.place.save_renumbered(state, renumbered)?;
         let wishes = wishes(&wanted.config, interfaces);
         let is_new = |wish: &&Wish| !state.attached.iter().any(|attached| attached.interface == wish.interface);
         if wishes.iter().any(|wish| is_new(&wish)) {
@@ -201,8 +196,8 @@ impl Director {
         let memory = &self.plane.maps.memory;
         prepared.switch(memory);
         if let Some(half) = half {
-            classifier::switch(memory, &half);
-            self.classified = classified;
+            self.classifier.switch(memory, half);
+            (self.classified, self.switched) = (classified, Instant::now());
         }
         services::end_leaving(memory, &self.state.ids);
         Ok(())
@@ -215,11 +210,6 @@ const NEIGHBOUR_PATIENCE_OF_RELOADS: Duration = Duration::from_millis(40);
 pub(super) fn numbers(ids: &Ids, plan: &Plan, services: &[usize]) -> Vec<u32> {
     let services = services.iter().map(|&index| &plan.services[index]);
     services.filter_map(|service| ids.service(&service.name, service.family)).collect()
-}
-
-/// Real servers that are no longer in the plan, for whoever asks for the director's state.
-fn leaving(ids: &Ids) -> BTreeSet<String> {
-    ids.leaving().map(|(key, _)| key.to_owned()).collect()
 }
 
 /// Limits that the tables, being there, do not follow.

@@ -15,7 +15,7 @@ use crate::standings::Standings;
 use crate::vips;
 use marca_config::model::Limits;
 use marca_config::plan::{Plan, ServicePlan};
-use marca_tables::classifier;
+use marca_tables::classifier::Classifier;
 use marca_tables::ids::Ids;
 use marca_tables::memory::Capacity;
 use marca_tables::services::{self, Prepared};
@@ -39,7 +39,13 @@ impl Director {
         let mut state = place.state()?;
         let mut plane = load(&place, &wanted.plan, &wanted.config.router.limits)?;
         let wishes = wishes(&wanted.config, &interfaces);
-        plane.prepare(&wishes)?;
+        if plane.adopted {
+            // A kernel that refuses them leaves all as it was.
+            plane.prepare(&wishes)?;
+        } else {
+            // Nobody sees the tables yet, which are written meanwhile.
+            plane.begin_to_prepare(&wishes)?;
+        }
         let capacity = plane.maps.memory.capacity;
         if !capacity.holds(&wanted.plan) {
             return Err(DirectorError::TooSmall);
@@ -84,7 +90,9 @@ impl Director {
             look_again: None,
             copy_again: None,
             refreshed: Instant::now(),
+            classifier: Classifier::default(),
             classified: Classified::default(),
+            switched: Instant::now(),
             interfaces: Vec::new(),
             save_again: None,
         };
@@ -95,6 +103,7 @@ impl Director {
         }
         director.save_standings();
         director.write(&interfaces).await?;
+        director.plane.prepare(&wishes)?;
         director.set_sysctls(&wanted.config)?;
         let attached = director.attach(&wishes)?;
         director.put_vips(&wanted.config, &interfaces).await?;
@@ -112,11 +121,11 @@ impl Director {
 
     /// Tables first for what packets meet last: real servers, services, then the classifier that leads to them.
     pub(super) async fn write(&mut self, interfaces: &[Interface]) -> Result<(), DirectorError> {
-        let Self { plane, state, plan, .. } = self;
+        let Self { plane, state, plan, classifier, .. } = self;
         let plan = Arc::clone(plan);
         let prepared = Prepared::new(&plane.maps.memory, &plan, None, &state.ids, plane.clock)?;
         let classified = Classified::of(&plane.maps.memory, &state.ids, interfaces);
-        let half = classifier::write(&plane.maps.memory, &plan, &state.ids, &classified.interfaces)?;
+        let half = classifier.write(&plane.maps.memory, &plan, &state.ids, &classified.interfaces, None)?;
         plane.maps.write_prefixes(half.half, &half.prefixes)?;
         prepared.write_reals(&plane.maps.memory);
         self.hops = Hops::look_up(&self.network, &plan, &state.ids, interfaces).await;
@@ -125,9 +134,9 @@ impl Director {
         self.wait_for_neighbours(NEIGHBOUR_PATIENCE, &BTreeSet::new()).await;
         let memory = &self.plane.maps.memory;
         prepared.switch(memory);
-        classifier::switch(memory, &half);
+        self.classifier.switch(memory, half);
         services::end_leaving(memory, &self.state.ids);
-        self.classified = classified;
+        (self.classified, self.switched) = (classified, Instant::now());
         Ok(())
     }
 

@@ -4,6 +4,7 @@ use super::{Director, DirectorError, TICK};
 use crate::hops::{self, Hops};
 use crate::linux::data_plane::since_boot;
 use crate::linux::network::Change;
+use marca_config::plan::Touched;
 use marca_tables::classifier;
 use marca_tables::ids::IdKind;
 use marca_tables::memory::Memory;
@@ -41,6 +42,9 @@ impl Director {
         self.sweep_piece()?;
         if self.save_again.is_some_and(|at| at <= now) {
             self.save_standings();
+        }
+        if now.saturating_duration_since(self.switched) > TICK {
+            self.classifier.catch_up(&self.plane.maps.memory, &self.plan, &self.state.ids, CATCH_UP);
         }
         if self.look_again.is_some_and(|at| at <= now) {
             self.look_again = None;
@@ -115,8 +119,8 @@ impl Director {
                 IdKind::Real(real) => sweep.has_records(memory, *real),
                 IdKind::Service(_) => false,
             });
-            if released {
-                self.place.save_state(&self.state)?;
+            if !released.is_empty() {
+                self.place.save_renumbered(&self.state, &released)?;
                 self.standings.part(&self.configured, &self.configured, &self.state.ids, since_boot()?);
                 self.save_standings();
                 self.classify_again()?;
@@ -133,10 +137,11 @@ impl Director {
         if leaving == self.classified.leaving {
             return Ok(());
         }
-        let half = classifier::write(&maps.memory, &self.plan, &self.state.ids, &self.classified.interfaces)?;
+        let (ids, interfaces, none) = (&self.state.ids, &self.classified.interfaces, Touched::default());
+        let half = self.classifier.write(&maps.memory, &self.plan, ids, interfaces, Some(&none))?;
         maps.write_prefixes(half.half, &half.prefixes)?;
-        classifier::switch(&maps.memory, &half);
-        self.classified.leaving = leaving;
+        self.classifier.switch(&maps.memory, half);
+        (self.classified.leaving, self.switched) = (leaving, Instant::now());
         Ok(())
     }
 }
@@ -147,6 +152,8 @@ pub fn sweep_piece(memory: &Memory) -> u32 {
     ((memory.flows.len() + memory.half_open.len()) / PASS_TICKS).clamp(1, MAX_PIECE)
 }
 
+/// Entries of the other half of the classifier that one tick writes, of each kind: some milliseconds' work.
+const CATCH_UP: usize = 5_000;
 /// Ticks in a pass of the sweep.
 const PASS_TICKS: u32 = 20;
 /// Cells that one tick looks at, at the most: about a millisecond's work.

@@ -63,15 +63,12 @@ struct Decision {
 impl DataPlane {
     /// Loads the programs that these wishes will surely need, so that a kernel that refuses them does so in time.
     pub fn prepare(&mut self, wishes: &[Wish]) -> Result<(), DataPlaneError> {
-        let veth = veth_among(wishes).is_some();
-        let is_tc = |wish: &&Wish| wish.attach == Attach::Tc || (wish.attach == Attach::Auto && veth);
-        if wishes.iter().any(|wish| !is_tc(&wish)) {
-            self.need(Hook::Xdp)?;
-        }
-        if wishes.iter().any(|wish| is_tc(&wish)) {
-            self.need(Hook::Tc)?;
-        }
-        Ok(())
+        hooks(wishes).into_iter().try_for_each(|hook| self.need(hook))
+    }
+
+    /// Begins with that, and does not wait for it.
+    pub fn begin_to_prepare(&mut self, wishes: &[Wish]) -> Result<(), DataPlaneError> {
+        self.begin(&hooks(wishes))
     }
 
     /// Attaches the entries to these interfaces, and to no others.
@@ -202,6 +199,14 @@ impl DataPlane {
 }
 
 const MODES: [Mode; 3] = [Mode::Native, Mode::Generic, Mode::Tc];
+
+/// Where these wishes surely need programs.
+fn hooks(wishes: &[Wish]) -> Vec<Hook> {
+    let veth = veth_among(wishes).is_some();
+    let is_tc = |wish: &Wish| wish.attach == Attach::Tc || (wish.attach == Attach::Auto && veth);
+    let xdp = wishes.iter().any(|wish| !is_tc(wish)).then_some(Hook::Xdp);
+    xdp.into_iter().chain(wishes.iter().any(is_tc).then_some(Hook::Tc)).collect()
+}
 
 /// An interface that makes TC the better choice for all those that may have either. A veth's driver has XDP, but it loses
 /// frames that are sent there by XDP unless its other end has XDP itself, and frames that come from there have neither their

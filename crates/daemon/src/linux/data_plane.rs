@@ -14,11 +14,12 @@
 //!
 //! What is attached to what, [`super::attach`] decides.
 
+use crate::linux::object::Object;
 use crate::linux::{attach, bpffs};
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Map, MapData, MapError, PerCpuArray, ProgramArray};
 use aya::programs::{Program, ProgramError, SchedClassifier, TestRun, TestRunOptions, Xdp};
-use aya::{Ebpf, EbpfLoader, Pod};
+use aya::{EbpfLoader, Pod};
 use ipnet::IpNet;
 use marca_engine::layout::{LAYOUT_VERSION, NextHop, Traffic, V4, limits};
 use marca_engine::reason::Reason;
@@ -26,11 +27,10 @@ use marca_tables::classifier::{address, ip};
 use marca_tables::memory::{Capacity, Memory, Prefix, WATCH_WORDS};
 use marca_tables::region::Region;
 use marca_tables::services::Clock;
-use std::collections::BTreeMap;
-use std::panic::resume_unwind;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use std::{fs, io, thread};
+use std::{fs, io};
 
 /// What went wrong with the data plane, and with which part of it.
 #[derive(Debug, thiserror::Error)]
@@ -146,10 +146,13 @@ impl Maps {
     pub fn write_prefixes(&mut self, half: u32, prefixes: &[Prefix]) -> Result<(), DataPlaneError> {
         let doing = || "write the prefixes of mark rules".to_owned();
         let stale: Vec<Prefix> = self.memory.prefixes.iter().filter(|p| p.half == half).copied().collect();
-        for prefix in stale.iter().filter(|old| !prefixes.iter().any(|new| new.net == old.net)) {
+        let wanted: HashSet<IpNet> = prefixes.iter().map(|prefix| prefix.net).collect();
+        for prefix in stale.iter().filter(|old| !wanted.contains(&old.net)) {
             self.prefixes.remove(&key(prefix)).map_err(|cause| DataPlaneError::Map { doing: doing(), cause })?;
         }
-        for prefix in prefixes {
+        // There may be thousands, and few that have changed.
+        let known: HashSet<(IpNet, u32)> = stale.iter().map(|prefix| (prefix.net, prefix.destination)).collect();
+        for prefix in prefixes.iter().filter(|prefix| !known.contains(&(prefix.net, prefix.destination))) {
             self.prefixes
                 .insert(&key(prefix), prefix.destination, 0)
                 .map_err(|cause| DataPlaneError::Map { doing: doing(), cause })?;
@@ -202,8 +205,12 @@ impl Maps {
 
     /// Packets by reason, over all processors, in the order of [`Reason::ALL`].
     pub fn reasons(&self) -> Vec<(Reason, u64)> {
-        let count = |index: u32| self.reasons.get(&index, 0).map_or(0, |values| values.iter().sum());
-        Reason::ALL.iter().map(|&reason| (reason, count(reason as u32))).collect()
+        Reason::ALL.iter().map(|&reason| (reason, self.reason(reason))).collect()
+    }
+
+    /// Packets of one reason, over all processors.
+    pub fn reason(&self, reason: Reason) -> u64 {
+        self.reasons.get(&(reason as u32), 0).map_or(0, |values| values.iter().sum())
     }
 
     /// New connections of a service beyond its rate limit, over all processors.
@@ -309,6 +316,10 @@ impl Hook {
         }
     }
 
+    fn programs(self) -> Vec<&'static str> {
+        [self.entry()].into_iter().chain(self.calls().iter().copied()).collect()
+    }
+
     /// The map of the tail calls.
     fn map(self) -> &'static str {
         match self {
@@ -341,7 +352,7 @@ pub struct DataPlane {
     pub adopted: bool,
     pub clock: Clock,
     pub(super) dir: PathBuf,
-    ebpf: Ebpf,
+    object: Object,
     /// Whose programs are loaded.
     loaded: Vec<Hook>,
 }
@@ -384,12 +395,19 @@ impl DataPlane {
         if maps.memory.control().version == 0 {
             maps.memory.initialise(seed);
         }
-        let mut plane = Self { maps, adopted, clock: Clock { hz: 250 }, dir, ebpf, loaded: Vec::new() };
-        plane.load_programs(&[marca_bpf::CLOCK])?;
+        let object = Object::of(ebpf);
+        let mut plane = Self { maps, adopted, clock: Clock { hz: 250 }, dir, object, loaded: Vec::new() };
+        plane.object.load(&[marca_bpf::CLOCK])?;
         plane.clock = plane.measure_clock()?;
         plane.maps.memory.set_answer_ticks(plane.clock.ticks(ANSWERS_EACH));
         plane.maps.memory.set_fragment_ticks(plane.clock.ticks(FRAGMENTS));
         Ok(plane)
+    }
+
+    /// Has the programs of these places loaded by a thread beside, which whoever needs one waits for.
+    pub(super) fn begin(&mut self, hooks: &[Hook]) -> Result<(), DataPlaneError> {
+        let names = hooks.iter().filter(|hook| !self.loaded.contains(hook)).flat_map(|hook| hook.programs());
+        self.object.begin(names.collect())
     }
 
     /// Loads the programs of one place, if they are not yet.
@@ -397,14 +415,14 @@ impl DataPlane {
         if self.loaded.contains(&hook) {
             return Ok(());
         }
-        let names: Vec<&str> = [hook.entry()].into_iter().chain(hook.calls().iter().copied()).collect();
-        self.load_programs(&names)?;
+        self.object.load(&hook.programs())?;
         let number = self.calls(hook).iter().map(|(number, _)| number + 1).max().unwrap_or(0);
-        let Some(map) = self.ebpf.take_map(hook.map()) else { return Err(DataPlaneError::Lacks(hook.map())) };
+        let ebpf = self.object.ebpf()?;
+        let Some(map) = ebpf.take_map(hook.map()) else { return Err(DataPlaneError::Lacks(hook.map())) };
         let failed = |cause| DataPlaneError::Map { doing: "set the tail calls".into(), cause };
         let mut calls: ProgramArray<MapData> = map.try_into().map_err(failed)?;
         for (place, name) in hook.calls().iter().enumerate() {
-            let program = self.ebpf.program_mut(name).ok_or(DataPlaneError::Lacks(name))?;
+            let program = ebpf.program_mut(name).ok_or(DataPlaneError::Lacks(name))?;
             let fd = program.fd().map_err(|cause| DataPlaneError::Program {
                 doing: format!("take the program {name}"),
                 cause: Box::new(cause),
@@ -421,34 +439,15 @@ impl DataPlane {
         Ok(())
     }
 
-    /// All at once: verifying them is most of what a start takes, and the kernel does it on as many processors as there are.
-    fn load_programs(&mut self, names: &[&str]) -> Result<(), DataPlaneError> {
-        let load = |program: &mut Program| match program {
-            Program::Xdp(program) => program.load(),
-            Program::SchedClassifier(program) => program.load(),
-            _ => Err(ProgramError::UnexpectedProgramType),
-        };
-        thread::scope(|scope| {
-            let wanted = self.ebpf.programs_mut().filter_map(|(name, program)| {
-                let name = names.iter().find(|known| **known == name)?;
-                Some(scope.spawn(move || load(program).map_err(|cause| refused(name, cause))))
-            });
-            let loading: Vec<_> = wanted.collect();
-            let mut loaded =
-                loading.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
-            loaded.try_for_each(|result| result)
-        })
-    }
-
     pub(super) fn xdp(&mut self, name: &'static str) -> Result<&mut Xdp, DataPlaneError> {
-        match self.ebpf.program_mut(name) {
+        match self.object.ebpf()?.program_mut(name) {
             Some(Program::Xdp(program)) => Ok(program),
             _ => Err(DataPlaneError::Lacks(name)),
         }
     }
 
     pub(super) fn classifier(&mut self, name: &'static str) -> Result<&mut SchedClassifier, DataPlaneError> {
-        match self.ebpf.program_mut(name) {
+        match self.object.ebpf()?.program_mut(name) {
             Some(Program::SchedClassifier(program)) => Ok(program),
             _ => Err(DataPlaneError::Lacks(name)),
         }
@@ -472,7 +471,7 @@ impl DataPlane {
         self.need(hook)?;
         let (pin, new) = (self.dir.join(hook.entry_pin()), self.dir.join(format!("{}-new", hook.entry_pin())));
         let _ = fs::remove_file(&new);
-        let entry = self.ebpf.program_mut(hook.entry()).ok_or(DataPlaneError::Lacks(hook.entry()))?;
+        let entry = self.object.ebpf()?.program_mut(hook.entry()).ok_or(DataPlaneError::Lacks(hook.entry()))?;
         entry.pin(&new).map_err(|cause| DataPlaneError::Io {
             doing: format!("pin {}", new.display()),
             cause: io::Error::other(cause.to_string()),
@@ -535,24 +534,6 @@ fn hz(ticks: u32, up: Duration) -> u32 {
     HZ.iter().copied().min_by_key(distance).unwrap_or(250)
 }
 
-fn refused(name: &str, cause: ProgramError) -> DataPlaneError {
-    match cause {
-        ProgramError::LoadError { io_error, verifier_log } => DataPlaneError::Refused {
-            name: name.to_owned(),
-            cause: io_error,
-            log: last_lines(&verifier_log.to_string()),
-        },
-        cause => DataPlaneError::Program { doing: format!("load the program {name}"), cause: Box::new(cause) },
-    }
-}
-
-/// The end of a verifier's log, which may have a million lines, without those that name no source.
-fn last_lines(log: &str) -> String {
-    const LINES: usize = 12;
-    let said: Vec<&str> = log.lines().filter(|line| !matches!(line.trim(), "" | ";")).collect();
-    said[said.len().saturating_sub(LINES)..].join("\n")
-}
-
 /// Takes everything below `dir` away: attachments first, then programs and maps.
 pub fn detach(dir: &Path) -> io::Result<()> {
     attach::detach(dir)?;
@@ -576,15 +557,6 @@ fn take_away(folder: &Path, take: impl Fn(&Path) -> io::Result<()>) -> io::Resul
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn of_a_verifiers_log_the_end_is_told_without_its_empty_lines() {
-        let log: String = (0..100).map(|line| format!("{line}: r0 = 0\n; \n\n")).collect();
-        let told = last_lines(&format!("{log}; \nR2 min value is negative\nprocessed 3 insns\n"));
-        assert!(told.starts_with("90: r0 = 0\n91: r0 = 0\n"), "{told}");
-        assert!(told.ends_with("99: r0 = 0\nR2 min value is negative\nprocessed 3 insns"), "{told}");
-        assert_eq!(last_lines(""), "");
-    }
 
     #[test]
     fn the_kernels_hz_is_found_by_its_ticks_since_boot() {

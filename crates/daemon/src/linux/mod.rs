@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`network`] | route netlink: interfaces, addresses, routes, neighbours, and their changes |
 //! | [`announce`] | a packet socket that sends whole frames |
+//! | `object` | the BPF object, and its programs loaded beside |
 //! | [`offload`] | the ethtool ioctl: offloads that break or weaken XDP |
 //! | [`sysctl`] | `/proc/sys/net` |
 //! | [`bpffs`] | the BPF file system |
@@ -26,6 +27,7 @@ pub mod decap;
 pub mod file;
 pub(crate) mod link;
 pub mod network;
+mod object;
 pub mod offload;
 pub mod peer;
 pub mod sysctl;

@@ -235,6 +235,64 @@ proptest! {
     }
 }
 
+/// Cells of the half in force that are taken.
+fn taken(director: &Director) -> (usize, usize) {
+    let (memory, control) = (&director.memory, director.memory.control());
+    let half = |mask: u32| control.half * (mask + 1)..(control.half + 1) * (mask + 1);
+    let addresses = half(control.address_mask).filter(|&at| memory.addresses.get(at).unwrap().family != 0);
+    let ports = half(control.port_mask).filter(|&at| memory.ports.get(at).unwrap().key != 0);
+    (addresses.count(), ports.count())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_classifier_brought_up_to_date_is_as_one_written_anew(
+        configs in vec((configurations(), any::<bool>()), 2..7),
+        packets in packets(),
+    ) {
+        let mut director = Director::new(Capacity { services: 64, reals: 256, half: 1024, ..SMALL });
+        for (config, release) in configs.iter().filter(|(config, _)| Plan::of(config).is_ok()) {
+            director.replace(config);
+            if *release {
+                director.pass();
+                director.release_numbers();
+                director.replace(config);
+            }
+            let anew = director.anew();
+            prop_assert_eq!(taken(&director), taken(&anew));
+            for packet in &packets {
+                prop_assert_eq!(by_tables(&director, packet), by_tables(&anew, packet), "{:?}", packet);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_was_replaced_leaves_room_again_when_the_half_is_full() {
+    let mut shop = service("shop", &["192.0.2.10"], &[tcp(80), range(Protocol::Udp, 100, 200)]);
+    shop.servers = vec![server(1, 1)];
+    let mut director = Director::with(SMALL, &config([shop.clone()]));
+    for number in 1..1000u16 {
+        let last = 200 + number % 7;
+        shop.selector =
+            service("shop", &["192.0.2.10"], &[tcp(80 + number % 5), range(Protocol::Udp, 100, last)]).selector;
+        let written = director.memory.control().written;
+        director.replace(&config([shop.clone()]));
+        assert_eq!(director.memory.control().written, written + 1);
+        let packet = |protocol, port| Packet {
+            from: (ip("198.51.100.1"), 999),
+            to: (ip("192.0.2.10"), port),
+            protocol,
+            interface: 1,
+        };
+        assert_eq!(by_tables(&director, &packet(Protocol::Udp, last)), Meaning::Request(0, last));
+        assert_eq!(by_tables(&director, &packet(Protocol::Udp, last + 1)), Meaning::Not(Reason::NotMember));
+        assert_eq!(by_tables(&director, &packet(Protocol::Tcp, 80 + number % 5)), Meaning::Request(0, 80 + number % 5));
+    }
+}
+
 #[test]
 fn a_real_server_that_is_leaving_is_known_by_the_records_of_its_connections() {
     let mut shop = service("shop", &["192.0.2.10"], &[tcp(80), udp(53)]);

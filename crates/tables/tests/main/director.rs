@@ -2,10 +2,11 @@
 
 use crate::packet::{Segment, Way};
 use marca_config::model::Config;
-use marca_config::plan::{Difference, Family, Plan, Standing};
+use marca_config::plan::{Difference, Family, Plan, Standing, Touched};
 use marca_engine::layout::{Cell, Service};
 use marca_engine::tables::{CellTable, Route, Tables};
 use marca_engine::{Action, Outcome, Reason, flow};
+use marca_tables::classifier::Classifier;
 use marca_tables::ids::{IdKind, Ids};
 use marca_tables::services::{self, Clock, Hop, Prepared};
 use marca_tables::sweep::{Sweep, forget_clients};
@@ -30,7 +31,8 @@ pub struct Director {
     pub failed: BTreeSet<(String, IpAddr)>,
     /// Ticks.
     pub now: u32,
-    /// What the classifier was written from, beside the plan.
+    classifier: Classifier,
+    /// What it was written from, beside the plan.
     leaving: BTreeSet<IpAddr>,
     applied: u32,
 }
@@ -65,8 +67,8 @@ impl Director {
         let sweep = Sweep::new(10 * SECOND);
         let memory = Memory::on_heap(capacity, 0x5eed);
         memory.set_fragment_ticks(5 * SECOND);
-        let (ids, plan, leaving, failed) = Default::default();
-        Self { memory, ids, plan, sweep, failed, now: 1000, leaving, applied: 0 }
+        let (ids, plan, classifier, leaving, failed) = Default::default();
+        Self { memory, ids, plan, sweep, failed, now: 1000, classifier, leaving, applied: 0 }
     }
 
     pub fn with(capacity: Capacity, config: &Config) -> Self {
@@ -133,10 +135,11 @@ impl Director {
     fn write(&mut self, plan: Plan, difference: Option<&Difference>) {
         let prepared = Prepared::new(&self.memory, &plan, difference, &self.ids, CLOCK).unwrap();
         let leaving = classifier::leaving(&self.memory, &self.ids);
-        let is_same = difference.is_some_and(|difference| !difference.classifier) && leaving == self.leaving;
+        let touched = difference.map(|difference| &difference.classifier);
+        let is_same = touched.is_some_and(Touched::is_empty) && leaving == self.leaving;
         let half = (!is_same).then(|| {
             let interfaces = HashMap::from([("eth0".to_owned(), OUTSIDE), ("eth1".to_owned(), INSIDE)]);
-            let written = classifier::write(&self.memory, &plan, &self.ids, &interfaces).unwrap();
+            let written = self.classifier.write(&self.memory, &plan, &self.ids, &interfaces, touched).unwrap();
             self.memory.prefixes.retain(|prefix| prefix.half != written.half);
             self.memory.prefixes.extend(&written.prefixes);
             self.leaving = leaving;
@@ -150,9 +153,22 @@ impl Director {
             }
         }
         prepared.switch(&self.memory);
-        half.iter().for_each(|half| classifier::switch(&self.memory, half));
+        half.into_iter().for_each(|half| self.classifier.switch(&self.memory, half));
         services::end_leaving(&self.memory, &self.ids);
+        // Sometimes the next change is sooner.
+        let Self { classifier, memory, ids, .. } = self;
+        classifier.catch_up(memory, &plan, ids, memory.control().written as usize % 4 * 3);
         self.plan = plan;
+    }
+
+    /// The same real servers under the same plan and numbers, whose classifier is written as a whole.
+    pub fn anew(&self) -> Self {
+        let mut anew = Self { ids: self.ids.clone(), ..Self::new(self.memory.capacity) };
+        for (number, real) in (0..self.memory.reals.len()).filter_map(|n| Some((n, self.memory.reals.get(n)?))) {
+            anew.memory.reals.set(number, &real);
+        }
+        anew.write(self.plan.clone(), None);
+        anew
     }
 
     pub fn view(&self) -> View<'_> {
