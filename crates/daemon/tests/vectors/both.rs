@@ -13,12 +13,11 @@ use marca_daemon::standings::Standings;
 use marca_engine::decap::{Policy, decapsulate};
 use marca_engine::flow::{self, Key, Record};
 use marca_engine::layout::{
-    Address, AddressCell, Cell, Condition, Destination, Fragment, PortCell, RangeCell, Real, Server, ServiceCell, V4,
-    V6, Vip, limits, real_flags, state_bits,
+    Address, Cell, Real, V4, V6, Word32, real_flags, state_bits,
 };
 use marca_engine::reason::Action;
 use marca_engine::tables::Route;
-use marca_engine::{Outcome, wire};
+use marca_engine::{Outcome, Reason, wire};
 use marca_tables::explain::Director;
 use marca_tables::ids::Ids;
 use marca_tables::memory::{Capacity, Memory, WATCH_WORDS};
@@ -204,13 +203,11 @@ impl Both {
     fn age(&self, time: Duration) {
         let ticks = self.kernel.plane.clock.ticks(time);
         for memory in [&self.native, &self.kernel.plane.maps.memory] {
-            for cell in cells(memory) {
-                cell.seen.set(cell.seen.get().wrapping_sub(ticks));
-            }
-            for fragment in fragments(memory) {
-                fragment.seen.set(fragment.seen.get().wrapping_sub(ticks));
-            }
-            for cell in cells_of(&memory.localities) {
+            let older = |seen: &Word32| seen.set(seen.get().wrapping_sub(ticks));
+            touched_cells(memory).for_each(|cell| older(&cell.seen));
+            let fragments = &memory.fragments;
+            fragments.touched().into_iter().filter_map(|i| fragments.at(i)).for_each(|fragment| older(&fragment.seen));
+            for cell in touched(&memory.localities) {
                 let [service, modified] = [cell.key[3].get() as u32, (cell.key[3].get() >> 32) as u32];
                 cell.key[3].set(u64::from(service) | u64::from(modified.wrapping_sub(ticks)) << 32);
             }
@@ -250,7 +247,7 @@ impl Both {
     pub fn flood(&mut self, frames: impl Iterator<Item = Vec<u8>>) {
         let interface = self.network.index(Side::Outside);
         for frame in frames {
-            let ran = self.kernel.run(&frame, interface, 0);
+            let ran = self.kernel.run(&frame, interface, 0, Reason::Nat);
             assert_eq!(ran.verdict, Verdict::Redirect, "a new client is served all the time: {}", ran.reason.label());
         }
     }
@@ -258,7 +255,7 @@ impl Both {
     /// Keys of the kernel's flows and templates.
     pub fn lasting(&self) -> Vec<Key> {
         let memory = &self.kernel.plane.maps.memory;
-        let cells = [&memory.flows, &memory.templates].into_iter().flat_map(cells_of);
+        let cells = [&memory.flows, &memory.templates].into_iter().flat_map(touched);
         cells.filter_map(flow::read).map(|(key, _)| key).collect()
     }
 
@@ -287,7 +284,7 @@ impl Both {
         let sent = (outcome.action() == Action::Send).then_some(outcome.interface);
         let native = Ran { reason: outcome.reason, verdict, interface: sent, frame: frame.bytes };
         if self.kernel.takes(&arrival.frame) {
-            agree(&arrival.frame, &native, &self.kernel.run(&arrival.frame, interface, reserved));
+            agree(&arrival.frame, &native, &self.kernel.run(&arrival.frame, interface, reserved, native.reason));
         }
         if reserved == 0 {
             let text = || frame::describe(&arrival.frame);
@@ -326,7 +323,7 @@ impl Both {
                 && (key.client, key.client_port, key.protocol) == (h.destination, h.destination_port, h.protocol)
                 && record.state as u16 == h.source_port
         };
-        let reverse = cells(&self.native).filter_map(flow::read).find(is_of);
+        let reverse = touched_cells(&self.native).filter_map(flow::read).find(is_of);
         reverse.map_or(Route::None, |(key, _)| self.network.route(classifier::ip(key.family, &key.vip)))
     }
 
@@ -338,7 +335,7 @@ impl Both {
         let outcome = Outcome { reason, interface: 0 };
         let native = Ran { reason, verdict: verdict(&outcome, interface), interface: None, frame: frame.bytes };
         if self.kernel.takes(&arrival.frame) {
-            agree(&arrival.frame, &native, &self.kernel.decapsulate(&arrival.frame, interface));
+            agree(&arrival.frame, &native, &self.kernel.decapsulate(&arrival.frame, interface, reason));
         }
         native
     }
@@ -357,8 +354,9 @@ impl Both {
         }
     }
 
-    /// Everything that packets have written, but for when, is the same natively and in the kernel.
+    /// Everything that packets have written, but for when, is the same natively and in the kernel; counters included.
     pub fn assert_same_tables(&self, what: &str) {
+        self.kernel.assert_counted(what);
         let [native, kernel] = [&self.native, &self.kernel.plane.maps.memory].map(written);
         let only = |these: &Written, those: &Written| Written {
             records: these.records.iter().filter(|record| !those.records.contains(record)).copied().collect(),
@@ -452,88 +450,74 @@ fn agree(frame: &[u8], native: &Ran, kernel: &Ran) {
 pub struct Written {
     /// Where it is, whose it is; real server, service, state.
     records: Vec<(u32, Key, [u64; 3])>,
-    words: Vec<(u32, u64)>,
+    /// Of what, which one, and what is in it.
+    words: Vec<(&'static str, u32, [u64; 9])>,
 }
 
+/// Only what is not empty is looked at closely: nearly all is.
 fn written(memory: &Memory) -> Written {
-    let localities = memory.flows.len() + memory.half_open.len() + memory.templates.len();
-    let records = cells(memory).zip(0..).filter_map(|(cell, index)| {
-        let (mut key, record) = flow::read(cell)?;
-        if index >= localities {
-            // The tick of its last change.
-            key.vip.0[1] = 0;
+    let mut records = Vec::new();
+    let mut first = 0;
+    for region in [&memory.flows, &memory.half_open, &memory.templates, &memory.localities] {
+        for index in region.touched() {
+            let Some((mut key, record)) = region.at(index).and_then(flow::read) else { continue };
+            if std::ptr::eq(region, &memory.localities) {
+                // The tick of its last change.
+                key.vip.0[1] = 0;
+            }
+            let whose = [u64::from(record.real), u64::from(record.service), record.state];
+            records.push((first + index, key, whose));
         }
-        Some((index, key, [u64::from(record.real), u64::from(record.service), record.state]))
-    });
-    let words = |region: &Region<_>| words_of(region).collect::<Vec<u64>>();
-    let loads = (0..memory.loads.len()).filter_map(|i| memory.loads.at(i));
-    let loads = loads.flat_map(|load| [load.active.get(), load.inactive.get(), load.bounds.get()]);
-    let neighbours = (0..limits::NEIGHBOURS).filter_map(|i| memory.neighbours.at(i));
-    let neighbours = neighbours.flat_map(|n| {
+        first += region.len();
+    }
+    let mut words = Vec::new();
+    for (what, region) in [("slot", &memory.slots), ("cursor", &memory.cursors), ("watch", &memory.watch)] {
+        let touched = region.touched().into_iter();
+        words.extend(touched.map(|index| (what, index, [region.at(index).unwrap().get(), 0, 0, 0, 0, 0, 0, 0, 0])));
+    }
+    for index in memory.loads.touched() {
+        let load = memory.loads.at(index).unwrap();
+        words.push(("load", index, [load.active.get(), load.inactive.get(), load.bounds.get(), 0, 0, 0, 0, 0, 0]));
+    }
+    for index in memory.neighbours.touched() {
+        let n = memory.neighbours.at(index).unwrap();
         let ends = u64::from(n.family.get()) << 32 | u64::from(n.interface.get());
-        [ends, n.address[0].get(), n.address[1].get(), n.macs[0].get(), n.macs[1].get(), n.asked.get()]
-    });
-    let fragments = fragments(memory).flat_map(|f| {
+        let [a, b, c, d] = [&n.address[0], &n.address[1], &n.macs[0], &n.macs[1]].map(|word| word.get());
+        words.push(("neighbour", index, [ends, a, b, c, d, n.asked.get(), 0, 0, 0]));
+    }
+    for index in memory.fragments.touched() {
+        let f = memory.fragments.at(index).unwrap();
         let [a, b, c, d, e] = std::array::from_fn(|i| f.key[i].get());
-        [u64::from(f.stamp.get()), a, b, c, d, e, f.vip[0].get(), f.vip[1].get(), f.way.get()]
-    });
-    let all = words(&memory.slots).into_iter().chain(words(&memory.cursors)).chain(words(&memory.watch));
-    let all = all.chain(loads).chain(neighbours).chain(fragments).zip(0..).filter(|(word, _)| *word != 0);
-    Written { records: records.collect(), words: all.map(|(word, index)| (index, word)).collect() }
-}
-
-fn words_of(region: &Region<marca_engine::layout::Word64>) -> impl Iterator<Item = u64> {
-    (0..region.len()).filter_map(|i| region.at(i)).map(|word| word.get())
+        let stamp = u64::from(f.stamp.get());
+        words.push(("fragment", index, [stamp, a, b, c, d, e, f.vip[0].get(), f.vip[1].get(), f.way.get()]));
+    }
+    // A time alone is nothing.
+    words.retain(|(_, _, words)| *words != [0; 9]);
+    Written { records, words }
 }
 
 fn cells_of(region: &Region<Cell>) -> impl Iterator<Item = &Cell> {
     (0..region.len()).filter_map(|i| region.at(i))
 }
 
-fn cells(memory: &Memory) -> impl Iterator<Item = &Cell> {
-    [&memory.flows, &memory.half_open, &memory.templates, &memory.localities].into_iter().flat_map(cells_of)
+/// Those that are not empty.
+fn touched(region: &Region<Cell>) -> impl Iterator<Item = &Cell> {
+    region.touched().into_iter().filter_map(|index| region.at(index))
 }
 
-fn fragments(memory: &Memory) -> impl Iterator<Item = &Fragment> {
-    (0..limits::FRAGMENTS).filter_map(|i| memory.fragments.at(i))
+fn touched_cells(memory: &Memory) -> impl Iterator<Item = &Cell> {
+    [&memory.flows, &memory.half_open, &memory.templates, &memory.localities].into_iter().flat_map(touched)
 }
 
 /// As new.
 fn clear(memory: &Memory) {
-    for cell in cells(memory) {
-        cell.stamp.set(0);
-        cell.key.iter().chain([&cell.owner, &cell.state]).for_each(|word| word.set(0));
+    macro_rules! clear {
+        ($($table:ident)*) => { $(memory.$table.clear(0..memory.$table.len());)* }
     }
-    for fragment in fragments(memory) {
-        fragment.stamp.set(0);
-        fragment.key.iter().chain(&fragment.vip).chain([&fragment.way]).for_each(|word| word.set(0));
+    clear! {
+        control addresses ports ranges conditions destinations vips sources services cursors rates slots servers reals loads flows
+        half_open templates localities watch neighbours fragments answers
     }
-    for words in [&memory.slots, &memory.cursors, &memory.watch, &memory.answers, &memory.rates] {
-        (0..words.len()).filter_map(|i| words.at(i)).for_each(|word| word.set(0));
-    }
-    for load in (0..memory.loads.len()).filter_map(|i| memory.loads.at(i)) {
-        load.active.set(0);
-        load.inactive.set(0);
-        load.bounds.set(0);
-    }
-    for neighbour in (0..limits::NEIGHBOURS).filter_map(|i| memory.neighbours.at(i)) {
-        neighbour.family.set(0);
-        neighbour.interface.set(0);
-        neighbour.asked.set(0);
-        neighbour.address.iter().chain(&neighbour.macs).for_each(|word| word.set(0));
-    }
-    for half in 0..CAPACITY.half * 2 {
-        memory.ranges.set(half, &RangeCell::default());
-        memory.conditions.set(half, &Condition::default());
-        memory.destinations.set(half, &Destination::default());
-        memory.vips.set(half, &Vip::default());
-    }
-    (0..limits::SOURCES).for_each(|i| _ = memory.sources.set(i, &Address::default()));
-    (0..CAPACITY.addresses * 2).for_each(|i| _ = memory.addresses.set(i, &AddressCell::default()));
-    (0..CAPACITY.ports * 2).for_each(|i| _ = memory.ports.set(i, &PortCell::default()));
-    (0..CAPACITY.services).for_each(|i| _ = memory.services.set(i, &ServiceCell::default()));
-    (0..CAPACITY.servers).for_each(|i| _ = memory.servers.set(i, &Server::default()));
-    (0..CAPACITY.reals).for_each(|i| _ = memory.reals.set(i, &Real::default()));
     memory.initialise(SEED);
     debug_assert_eq!(memory.watch.len(), WATCH_WORDS);
 }

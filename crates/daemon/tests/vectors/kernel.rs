@@ -67,8 +67,9 @@ pub struct Kernel {
     entry: SchedClassifier,
     real_server: Ebpf,
     decap_reasons: PerCpuArray<MapData, u64>,
-    /// The director's counters after the last packet; nobody else's packets are counted.
-    reasons: Vec<(Reason, u64)>,
+    /// What the director's counters must be after the last packet, and the decapsulator's; nobody else's packets are counted.
+    counts: Vec<u64>,
+    decap_counts: Vec<u64>,
     /// Dropped last.
     _folder: Folder,
 }
@@ -105,8 +106,8 @@ impl Kernel {
         for name in interfaces {
             pass.attach(name, XdpMode::Driver).unwrap();
         }
-        let reasons = plane.maps.reasons();
-        Self { plane, hook, entry, real_server, decap_reasons, reasons, _folder: folder }
+        let (counts, decap_counts) = (vec![0; Reason::COUNT], vec![0; Reason::COUNT]);
+        Self { plane, hook, entry, real_server, decap_reasons, counts, decap_counts, _folder: folder }
     }
 
     pub fn maps(&mut self) -> &mut Maps {
@@ -130,8 +131,10 @@ impl Kernel {
         self.hook == Hook::Xdp
     }
 
-    /// Runs the director's entry, and what it calls. `reserved` bytes of the headroom are taken.
-    pub fn run(&mut self, frame: &[u8], interface: u32, reserved: usize) -> Ran {
+    /// Runs the director's entry, and what it calls. `reserved` bytes of the headroom are taken. The counter of the reason that
+    /// is `expected` is looked at first, and of the others only when it has not moved: to read one of them is a system
+    /// call. See [`assert_counted`](Self::assert_counted).
+    pub fn run(&mut self, frame: &[u8], interface: u32, reserved: usize, expected: Reason) -> Ran {
         let (verdict, to, frame) = match self.hook {
             Hook::Xdp => {
                 let (verdict, frame) = test_run_xdp(&self.entry, frame, interface, reserved);
@@ -139,34 +142,44 @@ impl Kernel {
             }
             Hook::Tc => test_run_tc(&self.entry, frame, interface),
         };
-        let after = self.plane.maps.reasons();
-        let reason = moved(&self.reasons, &after);
-        self.reasons = after;
+        let maps = &self.plane.maps;
+        let reason = moved(&mut self.counts, expected, |reason| maps.reason(reason));
         Ran { reason, verdict, interface: to, frame }
     }
 
-    /// Runs the decapsulator.
-    pub fn decapsulate(&mut self, frame: &[u8], interface: u32) -> Ran {
-        let before = self.decap_reasons();
+    /// Runs the decapsulator; `expected` as in [`run`](Self::run).
+    pub fn decapsulate(&mut self, frame: &[u8], interface: u32, expected: Reason) -> Ran {
         let (verdict, frame) = test_run_xdp(&*program(&mut self.real_server, marca_bpf::DECAP), frame, interface, 0);
-        let after = self.decap_reasons();
-        Ran { reason: moved(&before, &after), verdict, interface: None, frame }
+        let Self { decap_reasons, decap_counts, .. } = self;
+        let reason = moved(decap_counts, expected, |reason| decapsulated(decap_reasons, reason));
+        Ran { reason, verdict, interface: None, frame }
     }
 
-    fn decap_reasons(&self) -> Vec<(Reason, u64)> {
-        let count = |reason: Reason| self.decap_reasons.get(&(reason as u32), 0).unwrap().iter().sum();
-        Reason::ALL.iter().map(|&reason| (reason, count(reason))).collect()
+    /// Since the beginning each packet has been counted once, under the one reason that it was said to have.
+    pub fn assert_counted(&self, what: &str) {
+        for reason in Reason::ALL {
+            let (counts, index) = ((&self.counts, &self.decap_counts), *reason as usize);
+            let found = (self.plane.maps.reason(*reason), decapsulated(&self.decap_reasons, *reason));
+            assert_eq!(found, (counts.0[index], counts.1[index]), "{what}: one packet has one reason: {reason:?}");
+        }
     }
 }
 
-/// The one reason whose counter moved, by one.
-fn moved(before: &[(Reason, u64)], after: &[(Reason, u64)]) -> Reason {
-    let differences = before.iter().zip(after).map(|((reason, before), (_, after))| (*reason, after - before));
-    let moved: Vec<(Reason, u64)> = differences.filter(|(_, difference)| *difference != 0).collect();
-    match moved[..] {
-        [(reason, 1)] => reason,
-        _ => panic!("one packet has one reason: {moved:?}"),
+fn decapsulated(reasons: &PerCpuArray<MapData, u64>, reason: Reason) -> u64 {
+    reasons.get(&(reason as u32), 0).unwrap().iter().sum()
+}
+
+/// The one reason whose counter has moved, by one.
+fn moved(counts: &mut [u64], expected: Reason, count: impl Fn(Reason) -> u64) -> Reason {
+    let mut reason = expected;
+    if count(expected) != counts[expected as usize] + 1 {
+        let moved = Reason::ALL.iter().map(|&reason| (reason, count(reason) - counts[reason as usize]));
+        let moved: Vec<(Reason, u64)> = moved.filter(|(_, difference)| *difference != 0).collect();
+        let [(only, 1)] = moved[..] else { panic!("one packet has one reason: {moved:?}") };
+        reason = only;
     }
+    counts[reason as usize] += 1;
+    reason
 }
 
 fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> &'a mut Xdp {
