@@ -17,6 +17,16 @@ pub enum Traffic {
     Stateless4,
     /// Connection requests, never followed by anything.
     Syn4,
+    /// The same of a service with a rate limit, which they don't reach.
+    Limited4,
+    /// ICMP errors about what real servers have sent to the clients.
+    Error4,
+    /// Later fragments of a datagram, whose first one is known.
+    Fragment4,
+    /// What a client says on an FTP control connection, which is read.
+    Ftp4,
+    /// Data of a data connection that a real server has announced there.
+    FtpData4,
     /// Packets that concern no service.
     NotOurs4,
     NotOurs6,
@@ -43,8 +53,14 @@ pub enum Way {
 pub enum Scheduler {
     Maglev,
     Wlc,
+    /// By its name: only who is chosen for a new connection is up to it.
+    Other(&'static str),
     None,
 }
+
+/// The other schedulers.
+const OTHERS: [&str; 12] =
+    ["rr", "wrr", "lc", "sed", "nq", "fo", "ovf", "twos", "sh", "dh", "lblc", "lblcr"];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Case {
@@ -92,7 +108,16 @@ impl Case {
                     }
                 }
             }
+            for traffic in [Traffic::Error4, Traffic::Ftp4, Traffic::FtpData4] {
+                add(traffic, Way::Nat, Scheduler::Wlc);
+            }
         }
+        let [one, many, _] = FLOWS;
+        // There is room for 16,384 packets in pieces.
+        let fragments = Case { traffic: Traffic::Fragment4, way: Way::Nat, scheduler: Scheduler::Wlc, flows: one };
+        let syn = Case { traffic: Traffic::Syn4, way: Way::DirectRouting, scheduler: Scheduler::Wlc, flows: many };
+        cases.extend([fragments, Case { traffic: Traffic::Limited4, ..syn }]);
+        cases.extend(OTHERS.map(|name| Case { scheduler: Scheduler::Other(name), ..syn }));
         cases
     }
 
@@ -104,6 +129,11 @@ impl Case {
             Traffic::Udp4 => "udp4",
             Traffic::Stateless4 => "udp4-stateless",
             Traffic::Syn4 => "syn4",
+            Traffic::Limited4 => "syn4-limited",
+            Traffic::Error4 => "icmp-error4",
+            Traffic::Fragment4 => "fragment4",
+            Traffic::Ftp4 => "ftp4",
+            Traffic::FtpData4 => "ftp4-data",
             Traffic::NotOurs4 => return "not-ours4".into(),
             Traffic::NotOurs6 => return "not-ours6".into(),
             Traffic::Pinned => return "pinned".into(),
@@ -125,6 +155,7 @@ impl Case {
         match self.scheduler {
             Scheduler::Maglev | Scheduler::None => "maglev",
             Scheduler::Wlc => "wlc",
+            Scheduler::Other(name) => name,
         }
     }
 
@@ -145,7 +176,7 @@ impl Case {
         }
         match self.traffic {
             // Half-open connections set bits of the watch filter.
-            Traffic::Syn4 => self.to_string(),
+            Traffic::Syn4 | Traffic::Limited4 => self.to_string(),
             _ if self.flows == 1 => "1".into(),
             _ if self.by_table() => format!("tables {}", self.flows),
             _ => self.to_string(),
@@ -162,7 +193,8 @@ impl Case {
         };
         match self.traffic {
             Traffic::NotOurs4 | Traffic::NotOurs6 => Target::Lookups(one),
-            Traffic::Syn4 | Traffic::Pinned => Target::None,
+            Traffic::Syn4 | Traffic::Limited4 | Traffic::Pinned => Target::None,
+            Traffic::Error4 | Traffic::Fragment4 | Traffic::Ftp4 | Traffic::FtpData4 => Target::None,
             _ if self.by_table() && self.flows == 1 => Target::Lookups(one),
             _ if self.by_table() => Target::OfOneFlow(1.5),
             _ if self.flows == 1 => Target::Lookups(one + 1.2),
@@ -177,6 +209,7 @@ impl Case {
             Way::DirectRouting => Reason::DirectRouting,
             Way::Tunnel | Way::Gue | Way::Gre => Reason::Tunnel,
             Way::Fullnat => Reason::FullNat,
+            Way::Nat if self.traffic == Traffic::Error4 => Reason::ErrorToServer,
             Way::Nat => Reason::Nat,
             Way::Reply => Reason::Reply,
             Way::None => Reason::NotOurs,
@@ -188,7 +221,11 @@ impl Case {
         if self.way == Way::None {
             return String::new();
         }
-        let (port, target) = if self.is_udp() { ("udp/53", " -> 5353") } else { ("tcp/80", " -> 8080") };
+        let (port, target) = match self.traffic {
+            _ if self.is_udp() => ("udp/53", " -> 5353"),
+            Traffic::Ftp4 | Traffic::FtpData4 => ("tcp/21", ""),
+            _ => ("tcp/80", " -> 8080"),
+        };
         let (forward, target) = match self.way {
             Way::DirectRouting => ("dr", ""),
             Way::Tunnel => ("tunnel", ""),
@@ -200,6 +237,8 @@ impl Case {
         };
         let more = match (self.traffic, self.way) {
             (Traffic::Stateless4, _) => "udp = \"stateless\"\n".to_owned(),
+            (Traffic::Limited4, _) => "rate_limit = { connections = 10_000_000 }\n".to_owned(),
+            (Traffic::Ftp4 | Traffic::FtpData4, _) => "protocol = \"ftp\"\n".to_owned(),
             (_, Way::Fullnat) => format!("source = \"10.3.{number}.0/26\"\n"),
             _ => String::new(),
         };
@@ -210,8 +249,9 @@ impl Case {
             self.scheduler()
         );
         for server in 1..=SERVERS {
-            // All replies come from one real server: so it has all clients.
-            let weight = u8::from(self.way != Way::Reply || server == 1);
+            // All replies come from one real server, and all announcements: so it has all clients.
+            let has_all = self.way == Way::Reply || self.is_ftp();
+            let weight = u8::from(!has_all || server == 1);
             text += &format!(
                 "[[service.case{number}.server]]\naddress = \"{}\"\nweight = {weight}\n",
                 self.server(number, server)
@@ -222,16 +262,87 @@ impl Case {
 
     /// The frame that is measured, and where its 32 bits are that tell flows apart.
     pub fn frame(&self, number: usize) -> (String, u32) {
-        if self.way != Way::Reply {
-            return (
-                self.client_frame(number, if self.traffic == Traffic::Syn4 { "S" } else { "A" }),
-                self.client_at(),
-            );
+        let (client, vip, port) = (self.client(), self.vip(number), client_port(number));
+        match self.traffic {
+            Traffic::Syn4 | Traffic::Limited4 => return (self.client_frame(number, "S"), self.client_at()),
+            Traffic::Error4 => {
+                let error = format!("ip4 203.0.113.9 > {vip} / icmp unreachable code=4 mtu=1400");
+                // The client is who the quoted packet goes to.
+                let quoted = format!("ip4 {vip} > {client} df len=1500 ttl=62 / tcp 80 > {port} seq=77 cut=8");
+                return (format!("{error} / {quoted}"), 14 + 20 + 8 + 16);
+            }
+            Traffic::Fragment4 => return (format!("ip4 {client} > {vip} frag=9 proto=17 / data 30"), self.client_at()),
+            Traffic::Ftp4 => {
+                let line = "data \"TYPE I\\r\\n\"";
+                return (format!("ip4 {client} > {vip} / tcp {port} > 21 PA / {line}"), self.client_at());
+            }
+            Traffic::FtpData4 => {
+                let transport = format!("tcp {} > {FTP_PORT} A / data 10", port + FTP_MORE);
+                return (format!("ip4 {client} > {vip} / {transport}"), self.client_at());
+            }
+            _ if self.way != Way::Reply => return (self.client_frame(number, "A"), self.client_at()),
+            _ => {}
         }
-        let (ip, server, client, port) = (self.ip(), self.server(number, 1), self.client(), client_port(number));
+        let (ip, server) = (self.ip(), self.server(number, 1));
         let transport = if self.is_udp() { format!("udp 5353 > {port}") } else { format!("tcp 8080 > {port} A") };
         let at = if self.is_v6() { 14 + 36 } else { 14 + 16 };
         (format!("{ip} {server} > {client} / {transport} / data 10"), at)
+    }
+
+    /// The frames that open a flow, and where their 32 bits are that tell flows apart.
+    pub fn opening(&self, number: usize) -> Vec<(String, u32)> {
+        let from_client = |text| (text, self.client_at());
+        match self.traffic {
+            Traffic::Tcp4 | Traffic::Tcp6 | Traffic::Error4 => {
+                ["S", "A"].map(|flags| from_client(self.client_frame(number, flags))).into()
+            }
+            // The second makes it a flow.
+            Traffic::Udp4 => vec![from_client(self.client_frame(number, "")); 2],
+            Traffic::Fragment4 => {
+                let (client, vip, port) = (self.client(), self.vip(number), client_port(number));
+                let first = format!("ip4 {client} > {vip} mf / udp {port} > 53 len=100 / data 64");
+                // Again, after the sweep has forgotten it as a flow of a single datagram.
+                vec![from_client(first); 2]
+            }
+            Traffic::Ftp4 | Traffic::FtpData4 => {
+                let (client, vip, port) = (self.client(), self.vip(number), client_port(number));
+                let control = |flags| from_client(format!("ip4 {client} > {vip} / tcp {port} > 21 {flags}"));
+                let mut opening = ["S", "A"].map(control).to_vec();
+                if self.traffic == Traffic::FtpData4 {
+                    let said = format!("data \"229 x (|||{FTP_PORT}|)\\r\\n\"");
+                    let server = self.server(number, 1);
+                    opening.push((format!("ip4 {server} > {client} / tcp 21 > {port} PA / {said}"), 14 + 16));
+                    let data = |flags| format!("ip4 {client} > {vip} / tcp {} > {FTP_PORT} {flags}", port + FTP_MORE);
+                    opening.extend(["S", "A"].map(|flags| from_client(data(flags))));
+                }
+                opening
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// How many records a flow has.
+    pub fn records(&self) -> u32 {
+        match self.traffic {
+            Traffic::Tcp4 | Traffic::Tcp6 | Traffic::Udp4 | Traffic::Error4 | Traffic::Fragment4 | Traffic::Ftp4 => 1,
+            Traffic::FtpData4 => 2,
+            _ => 0,
+        }
+    }
+
+    /// Whether its packets leave the short way, which alone the verifier is quick with.
+    pub fn long_way(&self) -> bool {
+        let short = matches!(
+            self.traffic,
+            Traffic::Tcp4
+                | Traffic::Tcp6
+                | Traffic::Udp4
+                | Traffic::Stateless4
+                | Traffic::NotOurs4
+                | Traffic::NotOurs6
+                | Traffic::Pinned
+        );
+        !short || self.way == Way::Fullnat
     }
 
     /// A frame from the client, with these TCP flags.
@@ -252,7 +363,11 @@ impl Case {
     }
 
     pub fn is_udp(&self) -> bool {
-        matches!(self.traffic, Traffic::Udp4 | Traffic::Stateless4)
+        matches!(self.traffic, Traffic::Udp4 | Traffic::Stateless4 | Traffic::Fragment4)
+    }
+
+    fn is_ftp(&self) -> bool {
+        matches!(self.traffic, Traffic::Ftp4 | Traffic::FtpData4)
     }
 
     fn ip(&self) -> &'static str {
@@ -277,6 +392,10 @@ impl Case {
 fn client_port(number: usize) -> usize {
     4000 + number
 }
+
+/// The port that real servers announce, and by how much the client's differs from that of its control connection.
+const FTP_PORT: usize = 30_000;
+const FTP_MORE: usize = 1000;
 
 /// Real servers of a service.
 const SERVERS: usize = 10;

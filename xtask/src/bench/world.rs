@@ -1,6 +1,6 @@
 //! Tables of real size in the kernel, filled with the records of real connections.
 
-use super::cases::{Case, Traffic, Way};
+use super::cases::Case;
 use anyhow::{Context, Result, bail, ensure};
 use aya::maps::{MapData, ProgramArray};
 use aya::programs::{ProgramFd, TestRun, TestRunOptions, Xdp};
@@ -38,7 +38,7 @@ impl World {
     /// Loads the programs, writes the configuration and fills the tables. `interface` is the one to all real servers.
     pub fn new(number: usize, cases: Vec<Case>, interface: u32) -> Result<Self> {
         let plan = plan(&cases)?;
-        let records: u32 = cases.iter().filter(|case| case.traffic != Traffic::Syn4).map(|case| case.flows).sum();
+        let records: u32 = cases.iter().map(|case| case.flows * case.records()).sum();
         let default = Limits::default();
         let limits = Limits { flows: (records * 4).max(default.flows), ..default };
         let capacity = Capacity::for_plan(&plan, &limits);
@@ -51,15 +51,15 @@ impl World {
             loader.map_pin_path(name, pins.0.join("maps").join(name));
         }
         let mut ebpf = loader.load(marca_bpf::router()).context("load the router's object")?;
-        // The long way takes the verifier longer than all others; only SYNs walk it. Fullnat has stages of its own.
-        let long_way = cases.iter().any(|case| case.traffic == Traffic::Syn4 || case.way == Way::Fullnat);
-        let calls = load(&mut ebpf, long_way)?;
+        let calls = load(&mut ebpf, cases.iter().any(Case::long_way))?;
         let now = now(&mut ebpf)?;
         let maps = Maps::open(&pins.0)?;
         maps.memory.initialise(SEED);
         let entry = entry(&mut ebpf)?;
         let mut world = Self { cases, maps, _pins: pins, entry, _ebpf: ebpf, _calls: calls };
         configure(&world.maps.memory, &plan, Clock { hz: 1000 }, interface)?;
+        // As long as anything is measured.
+        world.maps.memory.set_fragment_ticks(u32::MAX / 4);
         world.fill(now)?;
         world.copy_routes(now)?;
         Ok(world)
@@ -85,26 +85,19 @@ impl World {
         let mut view = View::new(memory, now);
         let mut expected = 0;
         for (number, case) in self.cases.iter().enumerate() {
-            let stages: &[&str] = match case.traffic {
-                Traffic::Tcp4 | Traffic::Tcp6 => &["S", "A"],
-                // The second makes it a flow.
-                Traffic::Udp4 => &["", ""],
-                _ => &[],
-            };
-            let at = case.client_at() as usize;
-            let frames: Vec<Vec<u8>> = stages
-                .iter()
-                .map(|flags| frame::build(&case.client_frame(number + 1, flags)))
-                .collect::<Result<_, _>>()?;
+            let mut frames = Vec::new();
+            for (text, at) in case.opening(number + 1) {
+                frames.push((frame::build(&text).with_context(|| format!("build `{text}`"))?, at as usize));
+            }
             for flow in 0..case.flows {
-                for frame in &frames {
+                for (frame, at) in &frames {
                     let mut frame = Frame::new(frame.clone(), 1);
-                    frame.bytes[at..].iter_mut().zip(flow.to_be_bytes()).for_each(|(byte, x)| *byte ^= x);
+                    frame.bytes[*at..].iter_mut().zip(flow.to_be_bytes()).for_each(|(byte, x)| *byte ^= x);
                     marca_engine::process(&mut frame, &mut view);
                     view.take_steps();
                 }
             }
-            expected += if frames.is_empty() { 0 } else { case.flows };
+            expected += case.flows * case.records();
         }
         let recorded = count_valid(&memory.flows);
         // A few find both of their buckets full, also in a table that is a quarter full.
