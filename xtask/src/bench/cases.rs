@@ -59,8 +59,7 @@ pub enum Scheduler {
 }
 
 /// The other schedulers.
-const OTHERS: [&str; 12] =
-    ["rr", "wrr", "lc", "sed", "nq", "fo", "ovf", "twos", "sh", "dh", "lblc", "lblcr"];
+const OTHERS: [&str; 12] = ["rr", "wrr", "lc", "sed", "nq", "fo", "ovf", "twos", "sh", "dh", "lblc", "lblcr"];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Case {

@@ -12,9 +12,7 @@ use marca_daemon::routes::Routes;
 use marca_daemon::standings::Standings;
 use marca_engine::decap::{Policy, decapsulate};
 use marca_engine::flow::{self, Key, Record};
-use marca_engine::layout::{
-    Address, Cell, Real, V4, V6, Word32, real_flags, state_bits,
-};
+use marca_engine::layout::{Address, Cell, Real, V4, V6, Word32, real_flags, state_bits};
 use marca_engine::reason::Action;
 use marca_engine::tables::Route;
 use marca_engine::{Outcome, Reason, wire};
