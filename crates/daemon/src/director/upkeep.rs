@@ -153,7 +153,7 @@ pub fn sweep_piece(memory: &Memory) -> u32 {
 }
 
 /// Entries of the other half of the classifier that one tick writes, of each kind: some milliseconds' work.
-const CATCH_UP: usize = 5_000;
+const CATCH_UP: usize = 10_000;
 /// Ticks in a pass of the sweep.
 const PASS_TICKS: u32 = 20;
 /// Cells that one tick looks at, at the most: about a millisecond's work.
