@@ -36,8 +36,8 @@ impl<'n> Director<'n> {
     /// Starts it and waits until packets flow.
     pub fn start(marca: &Path, namespace: &'n Namespace, config: &str) -> Result<Self> {
         let name = format!("marca-bench-{}", namespace.name());
-        // In memory, as is an operator's.
-        let dir = Path::new("/run").join(&name);
+        // In memory, as is what an operator has below /run.
+        let dir = Path::new("/dev/shm").join(&name);
         fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
         let pins = Path::new("/sys/fs/bpf").join(&name);
         let mut director =
