@@ -15,7 +15,23 @@ pub struct Ids {
     nodes: BTreeMap<IpAddr, u32>,
     /// No longer in the plan; their connections live on.
     leaving: BTreeSet<String>,
+    #[serde(skip)]
+    taken: Taken,
 }
+
+/// Which numbers services, real servers and hosts have, if that has been looked for since they changed as a whole: among a
+/// hundred thousand names it takes milliseconds to find a number that nobody has.
+#[derive(Clone, Debug, Default)]
+struct Taken(Option<[Vec<bool>; 3]>);
+
+impl PartialEq for Taken {
+    /// It says nothing that the names do not say.
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Taken {}
 
 /// What has become of numbers, for whoever knows those before. What follows from the same changes again, in their order, is
 /// the same.
@@ -87,9 +103,10 @@ impl Ids {
         }
         next.leaving =
             next.services.keys().chain(next.reals.keys()).filter(|k| !wanted.contains(*k)).cloned().collect();
-        let mut free_services = Free::of(next.services.values(), services, "services");
-        let mut free_reals = Free::of(next.reals.values(), reals, "real servers");
-        let mut free_nodes = Free::of(next.nodes.values(), u32::MAX, "hosts");
+        let taken = next.look();
+        let mut free_services = Free::of(&taken[0], services, "services");
+        let mut free_reals = Free::of(&taken[1], reals, "real servers");
+        let mut free_nodes = Free::of(&taken[2], u32::MAX, "hosts");
         for service in &plan.services {
             free_services.number(&mut next.services, service_key(&service.name, service.family))?;
             for real in &service.reals {
@@ -100,6 +117,7 @@ impl Ids {
             }
         }
         let new = next.reals.iter().filter(|(key, _)| !self.reals.contains_key(*key)).map(|(_, &n)| n).collect();
+        next.taken = Taken::default();
         *self = next;
         Ok(new)
     }
@@ -129,9 +147,11 @@ impl Ids {
         let new_nodes: BTreeSet<IpAddr> =
             all().filter_map(|(_, address)| address).filter(|address| !self.nodes.contains_key(address)).collect();
         // All that may fail, before anything is changed.
-        let new_services = Free::several(self.services.values(), services, "services", new_services)?;
-        let new_reals = Free::several(self.reals.values(), reals, "real servers", new_reals)?;
-        let new_nodes = Free::several(self.nodes.values(), u32::MAX, "hosts", new_nodes)?;
+        let taken = self.taken.0.take().unwrap_or_else(|| self.look());
+        let new_services = Free::of(&taken[0], services, "services").several(new_services)?;
+        let new_reals = Free::of(&taken[1], reals, "real servers").several(new_reals)?;
+        let new_nodes = Free::of(&taken[2], u32::MAX, "hosts").several(new_nodes)?;
+        self.taken = Taken(Some(taken));
         let wants: BTreeSet<String> = wanted.into_iter().flat_map(keys).collect();
         let had = former.into_iter().flat_map(keys).filter(|key| !wants.contains(key) && !self.leaving.contains(key));
         let renumbered = Renumbered {
@@ -149,16 +169,34 @@ impl Ids {
     /// Does once more what was done to the same numbers.
     pub fn follow(&mut self, renumbered: &Renumbered) {
         let Renumbered { services, reals, nodes, released, left, back } = renumbered;
+        let mut taken = self.taken.0.take();
         for key in released {
-            self.services.remove(key);
-            self.reals.remove(key);
+            let numbers = [self.services.remove(key), self.reals.remove(key)];
+            for (taken, number) in taken.iter_mut().flatten().zip(numbers) {
+                number.into_iter().for_each(|number| mark(taken, number, false));
+            }
             self.leaving.remove(key);
         }
+        if let Some([of_services, of_reals, of_nodes]) = &mut taken {
+            services.values().for_each(|&number| mark(of_services, number, true));
+            reals.values().for_each(|&number| mark(of_reals, number, true));
+            nodes.values().for_each(|&number| mark(of_nodes, number, true));
+        }
+        self.taken = Taken(taken);
         self.services.extend(services.iter().map(|(key, number)| (key.clone(), *number)));
         self.reals.extend(reals.iter().map(|(key, number)| (key.clone(), *number)));
         self.nodes.extend(nodes);
         self.leaving.extend(left.iter().cloned());
         back.iter().for_each(|key| _ = self.leaving.remove(key));
+    }
+
+    /// See [`Taken`].
+    fn look(&self) -> [Vec<bool>; 3] {
+        let mut taken = [const { Vec::new() }; 3];
+        self.services.values().for_each(|&number| mark(&mut taken[0], number, true));
+        self.reals.values().for_each(|&number| mark(&mut taken[1], number, true));
+        self.nodes.values().for_each(|&number| mark(&mut taken[2], number, true));
+        taken
     }
 
     pub fn service(&self, name: &str, family: Family) -> Option<u32> {
@@ -224,41 +262,31 @@ pub enum IdKind {
     Real(u32),
 }
 
+fn mark(taken: &mut Vec<bool>, number: u32, is: bool) {
+    let number = number as usize;
+    if taken.len() <= number {
+        taken.resize(number + 1, false);
+    }
+    taken[number] = is;
+}
+
 /// The numbers that nobody has, from the lowest.
-struct Free {
+struct Free<'a> {
     /// By number; what is beyond the end is free.
-    used: Vec<bool>,
+    taken: &'a [bool],
     next: u32,
     capacity: u32,
     what: &'static str,
 }
 
-impl Free {
-    fn of<'a>(used: impl Iterator<Item = &'a u32>, capacity: u32, what: &'static str) -> Self {
-        let mut free = Self { used: Vec::new(), next: 1, capacity, what };
-        for &number in used {
-            let number = number as usize;
-            if free.used.len() <= number {
-                free.used.resize(number + 1, false);
-            }
-            free.used[number] = true;
-        }
-        free
+impl<'a> Free<'a> {
+    fn of(taken: &'a [bool], capacity: u32, what: &'static str) -> Self {
+        Self { taken, next: 1, capacity, what }
     }
 
     /// Numbers for all of these.
-    fn several<'a, K>(
-        used: impl Iterator<Item = &'a u32>,
-        capacity: u32,
-        what: &'static str,
-        keys: impl IntoIterator<Item = K>,
-    ) -> Result<Vec<(K, u32)>, NoNumber> {
-        let mut keys = keys.into_iter().peekable();
-        if keys.peek().is_none() {
-            return Ok(Vec::new());
-        }
-        let mut free = Self::of(used, capacity, what);
-        keys.map(|key| Ok((key, free.take()?))).collect()
+    fn several<K>(mut self, keys: impl IntoIterator<Item = K>) -> Result<Vec<(K, u32)>, NoNumber> {
+        keys.into_iter().map(|key| Ok((key, self.take()?))).collect()
     }
 
     /// Gives `key` a number, unless it has one.
@@ -269,7 +297,7 @@ impl Free {
     }
 
     fn take(&mut self) -> Result<u32, NoNumber> {
-        while self.used.get(self.next as usize) == Some(&true) {
+        while self.taken.get(self.next as usize) == Some(&true) {
             self.next += 1;
         }
         if self.next >= self.capacity {

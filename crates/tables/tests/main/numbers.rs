@@ -1,7 +1,7 @@
 //! Numbers of services, real servers and hosts, and the words of keys.
 
 use crate::configuration::{config, server, service, tcp};
-use marca_config::plan::Plan;
+use marca_config::plan::{Difference, Plan};
 use marca_engine::flow::Key;
 use marca_engine::layout::Address;
 use marca_tables::ids::{IdKind, Ids};
@@ -69,6 +69,33 @@ proptest! {
             prop_assert_eq!(&numbers(&ids, &plan), &now);
             known.0.retain(|name, number| now.0.contains_key(name) || in_use.contains(number));
             known.1.retain(|name, number| now.1.contains_key(name) || in_use.contains(number));
+        }
+    }
+
+    #[test]
+    fn plans_that_follow_each_other_share_no_number_and_what_follows_them_is_the_same(
+        steps in vec((services(), btree_set(0u32..30, 0..30)), 1..8),
+    ) {
+        let (mut ids, mut follower) = (Ids::default(), Ids::default());
+        let mut old = Plan::default();
+        for (services, in_use) in steps {
+            let new = plan(&services);
+            let difference = Difference::of(&old, &new);
+            follower.follow(&ids.replace((&old, &new), &difference, 100, 100).unwrap());
+            prop_assert_eq!(&ids, &follower);
+            let now = numbers(&ids, &new);
+            for numbers in [&now.0, &now.1] {
+                let distinct: BTreeSet<u32> = numbers.values().copied().collect();
+                prop_assert_eq!(distinct.len(), numbers.len());
+            }
+            let leaving: BTreeSet<u32> = ids.leaving_reals().collect();
+            prop_assert!(now.1.values().all(|number| !leaving.contains(number)), "{:?} {:?}", leaving, now);
+            let released = ids.release(|kind| match kind {
+                IdKind::Real(number) | IdKind::Service(number) => in_use.contains(number),
+            });
+            follower.follow(&released);
+            prop_assert_eq!(&ids, &follower);
+            old = new;
         }
     }
 
