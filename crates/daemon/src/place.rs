@@ -289,7 +289,8 @@ impl Place {
 
     /// Forgets everything, once nothing of it is left on the host.
     pub fn clear(&self) -> Result<(), PlaceError> {
-        let files = [self.state_file(), self.numbers_file(), self.standings_file(), self.overrides_file(), self.running_file()];
+        let files =
+            [self.state_file(), self.numbers_file(), self.standings_file(), self.overrides_file(), self.running_file()];
         for path in files.into_iter().chain([self.control_socket(), self.lock_file()]) {
             match fs::remove_file(&path) {
                 Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
