@@ -55,7 +55,7 @@ impl Diff {
             changes: changes(&old.config, &wanted.config).into_iter().map(Changed::from).collect(),
             services_changed: difference.changed.len(),
             services_gone: difference.gone.len(),
-            classifier: difference.classifier,
+            classifier: !difference.classifier.is_empty(),
             warnings: wanted.warnings,
         })
     }
