@@ -4,8 +4,8 @@
 //! A model's parts are taken apart without `..`, so that a new key cannot be forgotten here.
 
 use crate::model::{
-    Api, Attach, Availability, Check, Config, Forward, MarkRule, Metrics, Persistence, Quorum, Router, Selector, Server,
-    Service, Timeouts, Token,
+    Api, Attach, Availability, Check, Config, Forward, MarkRule, Metrics, Persistence, Quorum, Router, Selector,
+    Server, Service, Timeouts, Token,
 };
 use crate::text::duration;
 use std::collections::BTreeMap;

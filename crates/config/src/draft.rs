@@ -9,9 +9,8 @@ pub(crate) use check::{CheckDraft, Reach, UnknownPort, reach};
 use crate::diagnostic::Span;
 use crate::model::{
     Access, Api, Availability, BelowQuorum, CheckPolicy, Config, Forward, Ftp, Mark, MarkRule, MemberPort, Metrics,
-    OnFailure,
-    Persistence, PortMatch, PortRange, Quorum, RateLimit, Reuse, Router, Scheduler, SchedulerFlags, Selector, Server,
-    Service, SourceRange, Start, Timeouts, Token, Udp,
+    OnFailure, Persistence, PortMatch, PortRange, Quorum, RateLimit, Reuse, Router, Scheduler, SchedulerFlags,
+    Selector, Server, Service, SourceRange, Start, Timeouts, Token, Udp,
 };
 use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};

@@ -177,13 +177,7 @@ pub const KEYS: &[Key] = &[
         r#""0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef""#,
         "The SHA-256 digest of the secret; `marca token` makes both.",
     ),
-    key(
-        "metrics",
-        "a table",
-        Optional,
-        "[metrics]",
-        "What is told to Prometheus, and where.",
-    ),
+    key("metrics", "a table", Optional, "[metrics]", "What is told to Prometheus, and where."),
     key(
         "metrics.listen",
         "an address with a port such as \"127.0.0.1:9797\"",

@@ -22,8 +22,8 @@ pub fn draw(model: &Model, screen: &mut Buffer) {
     }
     lines.put(&title(model), Style::new().add_modifier(Modifier::BOLD));
     match model.page {
-        Page::Services => list(model, SERVICES, model.services(), |service| service_style(service), &mut lines),
-        Page::Servers(_) => list(model, SERVERS, model.servers(), |server| server_style(server), &mut lines),
+        Page::Services => list(model, SERVICES, model.services(), service_style, &mut lines),
+        Page::Servers(_) => list(model, SERVERS, model.servers(), server_style, &mut lines),
         Page::Flows(..) => list(model, FLOWS, model.connections(), |_| Style::new(), &mut lines),
     }
     lines.y = area.bottom().saturating_sub(2).max(lines.y);
