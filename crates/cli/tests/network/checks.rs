@@ -103,7 +103,7 @@ fn the_policy_says_what_a_failed_port_takes_away() {
         )
     };
     site.run(&configuration(&site, &checks("any")));
-    wait_until("81 has been tried", || failure(&site, 0).0 == "tcp/81");
+    wait_until("81 has been tried", || (0..2).all(|server| failure(&site, server).0 == "tcp/81"));
     assert_eq!(states(&site), ["up", "up"]);
     assert!(failure(&site, 1).1.starts_with("connection refused"));
     site.reload(&configuration(&site, &checks("all")));
