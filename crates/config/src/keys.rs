@@ -712,10 +712,10 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "service.*.check_policy",
-        "\"all\", \"any\" or \"per-port\"",
+        "\"all\" or \"any\"",
         Default("all"),
         r#""all""#,
-        "What a failed check takes away: the server (`all`), the server when every check has failed (`any`), or new connections to the port that it looks at (`per-port`).",
+        "What a failed check takes away: the server (`all`), or the server when every check has failed (`any`).",
     ),
     key(
         "service.*.server[]",

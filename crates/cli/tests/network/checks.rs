@@ -108,20 +108,6 @@ fn the_policy_says_what_a_failed_port_takes_away() {
     assert!(failure(&site, 1).1.starts_with("connection refused"));
     site.reload(&configuration(&site, &checks("all")));
     wait_until("all are down", || states(&site) == ["down", "down"]);
-    let per_port = |port: u16| {
-        let tcp = format!("{{ tcp = true, port = 80, {QUICK} }}");
-        let text = configuration(
-            &site,
-            &format!("check_policy = 'per-port'\ncheck = [{tcp}, {{ http = '/', port = {port}, {QUICK} }}]"),
-        );
-        text.replace("'tcp/443'", "'tcp/443 -> 81'")
-    };
-    site.reload(&per_port(81));
-    wait_until("they are up without 443", || {
-        servers(&site).iter().all(|s| s["state"] == "up" && s["health"]["without_ports"][0] == "tcp/443")
-    });
-    site.reload(&per_port(82));
-    wait_until("a check of no member port speaks for the server", || states(&site) == ["down", "down"]);
 }
 
 #[test]
