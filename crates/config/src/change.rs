@@ -4,8 +4,8 @@
 //! A model's parts are taken apart without `..`, so that a new key cannot be forgotten here.
 
 use crate::model::{
-    Api, Attach, Availability, Check, Config, Forward, MarkRule, Metrics, Persistence, Quorum, Router, Selector,
-    Server, Service, Timeouts, Token,
+    Api, Attach, Availability, Check, Config, Exchange, Forward, MarkRule, Metrics, Persistence, Quorum, Router,
+    Selector, Server, Service, Talk, Timeouts, Token,
 };
 use crate::text::duration;
 use std::collections::BTreeMap;
@@ -305,7 +305,12 @@ fn of_check(check: &Check) -> String {
     let Check { talk, port: _, interval, jitter, timeout, rise, fall } = check;
     let times = [("interval", interval), ("jitter", jitter), ("timeout", timeout)];
     let times = times.map(|(what, time)| format!(" {what} {}", duration::print(*time)));
-    format!("{check}{} rise {rise} fall {fall}: {talk:?}", times.concat())
+    let asked = match talk {
+        Talk::Tcp(exchange) | Talk::Udp(exchange) if *exchange == Exchange::default() => String::new(),
+        Talk::Smtp | Talk::Ftp | Talk::Ping => String::new(),
+        _ => format!(" {talk:?}"),
+    };
+    format!("{check}{} rise {rise} fall {fall}{asked}", times.concat())
 }
 
 fn of_persistence(persistence: &Persistence) -> String {
@@ -408,6 +413,7 @@ mod tests {
                 "~ shop: ports: + udp/443, - tcp/80",
                 "~ shop: scheduler: wlc -> rr",
                 "~ shop: persist: 5m -> none",
+                "~ shop: check: - tcp/80 interval 2s jitter 0s timeout 2s rise 2 fall 3",
                 "~ shop/web1: weight: 1 -> 3",
                 "+ shop/web3: address 10.0.0.14, weight 1, forward nat",
                 "- shop/web2: address 10.0.0.12, weight 1, forward nat",

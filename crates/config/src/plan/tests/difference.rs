@@ -55,9 +55,9 @@ fn a_server_whose_port_gets_another_meaning_stays_a_real_server() {
 }
 
 #[test]
-fn another_port_changes_the_classifier_and_no_service() {
+fn another_port_changes_the_classifier_and_what_is_checked() {
     let found = difference(TWO, &TWO.replace("tcp/25", "tcp/587"));
-    assert_eq!((&found.changed, &found.gained), (&vec![], &BTreeSet::from([1])));
+    assert_eq!((&found.changed, &found.gained), (&vec![(Some(1), 1)], &BTreeSet::from([1])));
     let [destinations, replies, hosts] = touched(&found);
     assert_eq!(destinations, ["192.0.2.20"]);
     assert_eq!((replies, hosts), (vec!["10.0.0.13:25".into(), "10.0.0.13:587".into()], vec!["10.0.0.13".into()]));
