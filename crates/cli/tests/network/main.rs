@@ -21,6 +21,7 @@ mod persistence;
 mod quorum;
 mod refusal;
 mod reload;
+mod schemathesis;
 mod selftest;
 mod services;
 mod site;
