@@ -3,9 +3,9 @@
 //!
 //! | module | owns |
 //! |---|---|
-//! | [`sums`] | counters of services and of the director, which outlive their real servers |
-//! | [`text`] | the two formats that Prometheus reads |
-//! | [`listener`] | who may ask, and where |
+//! | `sums` | counters of services and of the director, which outlive their real servers |
+//! | `text` | the two formats that Prometheus reads |
+//! | `listener` | who may ask, and where |
 //!
 //! Names are Prometheus's conventions: base units, `_total` for counters. Every label has few values, or as many as the
 //! configuration says; [`Detail`] bounds those.

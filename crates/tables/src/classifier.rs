@@ -1,7 +1,7 @@
 //! Writes destinations, ports and marks into the half of the classifier that is not in force, and puts it in force.
 //!
 //! A [`Classifier`] knows what it has written into either half, and where it is behind: what a change costs is as much as it
-//! changes. [`write`] knows nothing, and writes all.
+//! changes. [`write()`] knows nothing, and writes all.
 //!
 //! | module | owns |
 //! |---|---|
@@ -105,7 +105,7 @@ struct Behind {
 }
 
 impl Classifier {
-    /// [`write`], but that only what is different is written if that can be known: `touched` is what is different from the
+    /// [`write()`], but that only what is different is written if that can be known: `touched` is what is different from the
     /// plan in force, if this has put that in force.
     ///
     /// # Errors

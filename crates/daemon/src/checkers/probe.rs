@@ -3,11 +3,11 @@
 //!
 //! | module | owns |
 //! |---|---|
-//! | [`stream`] | connections, and conversations over them |
-//! | [`tls`] | handshakes, and what a certificate must say |
-//! | [`http`] | requests of both versions |
-//! | [`datagram`] | UDP, DNS and ping |
-//! | [`script`] | programs, which may hang or leave others behind |
+//! | `stream` | connections, and conversations over them |
+//! | `tls` | handshakes, and what a certificate must say |
+//! | `http` | requests of both versions |
+//! | `datagram` | UDP, DNS and ping |
+//! | `script` | programs, which may hang or leave others behind |
 
 mod datagram;
 mod http;

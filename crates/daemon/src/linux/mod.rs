@@ -15,7 +15,7 @@
 //! | [`attach`] | how the programs come to interfaces: native and generic XDP, or TC |
 //! | [`tc`] | attachments to TC |
 //! | [`decap`] | the decapsulator on a real server |
-//! | [`file`] | inotify: changes of one file |
+//! | [`mod@file`] | inotify: changes of one file |
 //! | [`peer`] | who is at the other end of a Unix socket |
 //! | [`systemd`] | the service manager's socket |
 //! | `link` | the `bpf` system call, where aya has no name for what it does |
