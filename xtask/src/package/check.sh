@@ -6,20 +6,20 @@ system=$1 deb=$2 rpm=$3
 mount --make-rprivate /
 mkdir -p /run/netns
 mount -t tmpfs none /run/netns
-work=$(mktemp -d)
-mount -t tmpfs none "$work"
-mkdir "$work"/{upper,inner,root,bpf}
-mount -t overlay -o "lowerdir=$system,upperdir=$work/upper,workdir=$work/inner" none "$work/root"
-cp "$deb" "$work/root/root/marca.deb"
+scratch=$(mktemp -d)
+mount -t tmpfs none "$scratch"
+mkdir "$scratch"/{upper,inner,tree,bpf}
+mount -t overlay -o "lowerdir=$system,upperdir=$scratch/upper,workdir=$scratch/inner" none "$scratch/tree"
+cp "$deb" "$scratch/tree/opt/marca.deb"
 # Nobody waits here for what a container has not: networkd, and a watchdog's half minute.
-mkdir -p "$work/root/etc/systemd/system/marca.service.d"
-printf '[Service]\nWatchdogSec=3\n' >"$work/root/etc/systemd/system/marca.service.d/test.conf"
+mkdir -p "$scratch/tree/etc/systemd/system/marca.service.d"
+printf '[Service]\nWatchdogSec=3\n' >"$scratch/tree/etc/systemd/system/marca.service.d/test.conf"
 
 # Pipes end in a grep that reads all: one that is content early would end the writer by a signal, and fail the pipe.
 say() { echo "-- $*"; }
 die() {
     echo "check.sh: $*" >&2
-    cat "$work/console" >&2 || true
+    cat "$scratch/console" >&2 || true
     [ -z "${pid:-}" ] || inside journalctl --no-pager --quiet -u marca -n 60 >&2 || true
     exit 1
 }
@@ -36,7 +36,7 @@ until_() {
 
 # A client, a director between them, a real server whose default route is the director.
 wire() {
-    mount -t bpf none "$work/bpf"
+    mount -t bpf none "$scratch/bpf"
     for name in client director web; do ip netns add $name; ip -n $name link set lo up; done
     ip link add eth0 netns client type veth peer name out netns director
     ip link add eth0 netns web type veth peer name in netns director
@@ -50,19 +50,19 @@ wire() {
     done
     ip -n client route add default via 198.51.100.1
     ip -n web route add default via 10.0.0.1
-    ip netns exec web python3 -m http.server --directory "$work/upper" 80 >/dev/null 2>&1 &
+    ip netns exec web python3 -m http.server --directory "$scratch/upper" 80 >/dev/null 2>&1 &
     web=$!
 }
 unwire() {
     kill $web
     wait $web 2>/dev/null || true
     for name in client director web; do ip netns del $name; done
-    umount "$work/bpf"
+    umount "$scratch/bpf"
 }
 boot() {
-    systemd-nspawn --quiet --boot --register=no --keep-unit --directory="$work/root" --bind="$work/bpf:/sys/fs/bpf" \
+    systemd-nspawn --quiet --boot --register=no --keep-unit --directory="$scratch/tree" --bind="$scratch/bpf:/sys/fs/bpf" \
         --network-namespace-path=/run/netns/director --capability=all --system-call-filter="bpf perf_event_open" \
-        --console=pipe </dev/null >"$work/console" 2>&1 &
+        --console=pipe </dev/null >"$scratch/console" 2>&1 &
     nspawn=$!
     until_ "systemd has booted" booted
 }
@@ -88,7 +88,7 @@ works() { ip netns exec client curl --silent --fail --max-time 2 --output /dev/n
 wire
 boot
 say "installed, it does not start: there is no configuration"
-inside env DEBIAN_FRONTEND=noninteractive dpkg --install /root/marca.deb >"$work/dpkg" 2>&1 || die "$(cat "$work/dpkg")"
+inside env DEBIAN_FRONTEND=noninteractive dpkg --install /opt/marca.deb >"$scratch/dpkg" 2>&1 || die "$(cat "$scratch/dpkg")"
 is UnitFileState enabled
 is ActiveState inactive
 inside getent group marca >/dev/null || die "there is no group marca"
@@ -96,11 +96,11 @@ for file in /usr/share/bash-completion/completions/marca /etc/marca/example.toml
     inside test -s $file || die "$file is missing"
 done
 dpkg-deb --contents "$deb" | grep /usr/share/man/man1/marca-run.1.gz >/dev/null || die "there is no manual"
-inside systemd-analyze verify /usr/lib/systemd/system/marca.service 2>&1 | grep -v 'man ' >"$work/verify" || true
-[ ! -s "$work/verify" ] || die "$(cat "$work/verify")"
+inside systemd-analyze verify /usr/lib/systemd/system/marca.service 2>&1 | grep -v 'man ' >"$scratch/verify" || true
+[ ! -s "$scratch/verify" ] || die "$(cat "$scratch/verify")"
 
 say "with one it does, in its sandbox"
-cat >"$work/root/etc/marca/marca.toml" <<'CONFIG'
+cat >"$scratch/tree/etc/marca/marca.toml" <<'CONFIG'
 [router]
 outside = ["out"]
 inside = ["in"]
@@ -125,11 +125,11 @@ bounds=$(inside sh -c 'grep CapBnd /proc/$(systemctl show marca --property=MainP
 say "a reload, and one of a faulty file"
 inside systemctl reload marca || die "it does not reload"
 is ActiveState active
-cp "$work/root/etc/marca/marca.toml" "$work/good"
-echo 'nonsense = 1' >>"$work/root/etc/marca/marca.toml"
+cp "$scratch/tree/etc/marca/marca.toml" "$scratch/good"
+echo 'nonsense = 1' >>"$scratch/tree/etc/marca/marca.toml"
 if inside systemctl reload marca 2>/dev/null; then die "a faulty file was taken"; fi
 is ActiveState active
-cp "$work/good" "$work/root/etc/marca/marca.toml"
+cp "$scratch/good" "$scratch/tree/etc/marca/marca.toml"
 works || die "packets do not flow after a faulty reload"
 
 say "one that hangs is found by the watchdog; packets flow meanwhile"
@@ -155,17 +155,17 @@ inside marca restore shop/web1 >/dev/null
 until_ "a client is served" works
 
 say "an upgrade is another daemon with the same connections"
-inside env DEBIAN_FRONTEND=noninteractive dpkg --install /root/marca.deb >"$work/dpkg" 2>&1 || die "$(cat "$work/dpkg")"
+inside env DEBIAN_FRONTEND=noninteractive dpkg --install /opt/marca.deb >"$scratch/dpkg" 2>&1 || die "$(cat "$scratch/dpkg")"
 until_ "it runs again" inside systemctl is-active marca
 inside journalctl --quiet --no-pager -u marca | grep 'ready: adopted' >/dev/null || die "it has not adopted what ran"
 works || die "packets do not flow after an upgrade"
 
 say "removed and purged, it leaves nothing"
-inside dpkg --remove marca >"$work/dpkg" 2>&1 || die "$(cat "$work/dpkg")"
+inside dpkg --remove marca >"$scratch/dpkg" 2>&1 || die "$(cat "$scratch/dpkg")"
 if inside ip -o addr show dev out | grep 192.0.2.10 >/dev/null; then die "the VIP is still there"; fi
-[ ! -e "$work/bpf/marca" ] || die "pins are left: $(ls "$work/bpf/marca")"
+[ ! -e "$scratch/bpf/marca" ] || die "pins are left: $(ls "$scratch/bpf/marca")"
 inside test -e /etc/marca/marca.toml || die "removing took the configuration"
-inside dpkg --purge marca >"$work/dpkg" 2>&1 || die "$(cat "$work/dpkg")"
+inside dpkg --purge marca >"$scratch/dpkg" 2>&1 || die "$(cat "$scratch/dpkg")"
 for file in /etc/marca /var/lib/marca /usr/bin/marca /etc/systemd/system/multi-user.target.wants/marca.service; do
     if inside test -e $file; then die "$file is left"; fi
 done
@@ -173,9 +173,9 @@ halt
 unwire
 
 say "the .rpm unpacks, runs, and wants no more than is there"
-mkdir "$work/rpm"
-(cd "$work/rpm" && rpm2cpio "$rpm" | cpio --quiet --extract --make-directories)
-"$work/rpm/usr/bin/marca" check "$work/rpm/etc/marca/example.toml" >/dev/null
+mkdir "$scratch/rpm"
+(cd "$scratch/rpm" && rpm2cpio "$rpm" | cpio --quiet --extract --make-directories)
+"$scratch/rpm/usr/bin/marca" check "$scratch/rpm/etc/marca/example.toml" >/dev/null
 rpm --query --package --requires "$rpm" | grep '^libc.so.6(GLIBC_' >/dev/null || die "the .rpm does not say what it needs"
 rpm --query --package --configfiles "$rpm" | grep /etc/marca/example.toml >/dev/null || die "the .rpm has no configuration file"
 say "the package does what it should"
