@@ -712,10 +712,11 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "service.*.check_policy",
-        "\"all\" or \"any\"",
+        "\"all\", \"any\" or \"per-port\"",
         Default("all"),
-        r#""all""#,
-        "What a failed check takes away: the server (`all`), or the server when every check has failed (`any`).",
+        r#""per-port""#,
+        "What a failed check takes away: the server (`all`), the server when every check has failed (`any`), or new \
+         connections to the member port that it looks at (`per-port`).",
     ),
     key(
         "service.*.server[]",

@@ -6,7 +6,9 @@ mod availability;
 pub use availability::{Availability, BelowQuorum, Measure, Quorum, Start};
 mod check;
 
-pub use check::{Check, CheckPolicy, Dns, DnsRecord, Exchange, Expect, Http, HttpVersion, Script, Talk, Tls};
+pub use check::{
+    Check, CheckPolicy, Dns, DnsRecord, Exchange, Expect, Http, HttpVersion, MAX_PARTS, Script, Talk, Tls,
+};
 
 use ipnet::IpNet;
 use std::fmt;

@@ -80,7 +80,10 @@ pub struct ServicePlan {
     /// Of each of its real servers.
     pub checks: Arc<[CheckPlan]>,
     pub check_policy: CheckPolicy,
-    /// In the order of the configuration; those that can serve this family. The sorry server is the last.
+    /// Member ports of which a real server may lose each by itself, with `check_policy = "per-port"`; at most
+    /// [`MAX_PARTS`](crate::model::MAX_PARTS).
+    pub parts: Vec<PortMatch>,
+    /// In the order of the configuration; those that can serve this family. The sorry server is the last, and not checked.
     pub reals: Vec<RealPlan>,
 }
 
@@ -104,6 +107,8 @@ pub struct RealPlan {
     pub lower: u32,
     pub forward: Forward,
     pub drain: Option<Duration>,
+    /// A bit for each of [`ServicePlan::parts`] that takes no new flows to it: no configuration says so, but its checks.
+    pub closed: u16,
     pub role: Role,
     pub standing: Standing,
 }
@@ -179,6 +184,8 @@ pub struct Condition {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outcome {
     pub service: ServiceIndex,
+    /// One of [`ServicePlan::parts`].
+    pub part: Option<u8>,
     /// The real servers' port; None keeps the packet's.
     pub target: Option<u16>,
     /// Only for connections that a real server has opened or announced.
@@ -202,7 +209,7 @@ pub struct ReplyPort {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reply {
     /// Always this service, VIP and port.
-    Unique { service: ServiceIndex, vip: IpAddr, port: u16 },
+    Unique { service: ServiceIndex, part: Option<u8>, vip: IpAddr, port: u16 },
     /// Several, or it depends: only a connection's record can tell.
     Ambiguous,
 }

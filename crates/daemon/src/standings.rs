@@ -13,7 +13,7 @@ mod tests;
 pub use health::{Failure, Health, HealthPort};
 pub use meant::Meant;
 
-use marca_config::model::{BelowQuorum, Measure, Start};
+use marca_config::model::{BelowQuorum, Measure, PortMatch, Start};
 use marca_config::plan::{Plan, RealPlan, Role, ServicePlan, Standing};
 use marca_tables::ids::{Ids, real_key, service_key};
 use serde::{Deserialize, Serialize};
@@ -267,11 +267,12 @@ impl Standings {
 
     /// `concerned`: some real server of it has a standing of its own; `was`: it has been below its quorum.
     fn strength(&self, service: &ServicePlan, concerned: bool, was: bool) -> Strength {
-        let weighty = service.reals.iter().filter(|real| real.role == Role::Regular && real.weight > 0);
-        let up = weighty.filter(|real| !concerned || self.standing(service, real) == Standing::Serving);
-        let up = up.map(|real| match service.quorum.measure {
-            Measure::Weight => u64::from(real.weight),
-            Measure::Servers => 1,
+        let regular = service.reals.iter().filter(|real| real.role == Role::Regular);
+        let serving = regular.filter(|real| !concerned || self.standing(service, real) == Standing::Serving);
+        let weights = serving.map(|real| if concerned { self.weight(service, real) } else { real.weight });
+        let up = weights.map(|weight| match service.quorum.measure {
+            Measure::Weight => u64::from(weight),
+            Measure::Servers => u64::from(weight > 0),
         });
         let up = up.sum();
         Strength { up, is_below: service.quorum.is_lost(up, was) }
@@ -293,6 +294,20 @@ impl Standings {
     /// The deadline of one that has left.
     pub fn removed(&self, key: &str) -> Option<&Draining> {
         self.draining.get(key).filter(|entry| entry.removed)
+    }
+
+    /// As the configuration has it, an operator, or its checks. Whom the first two give no clients, no check does.
+    fn weight(&self, service: &ServicePlan, real: &RealPlan) -> u16 {
+        let said = self.health(service, real).and_then(|health| health.weight).filter(|_| real.weight > 0);
+        said.unwrap_or(real.weight)
+    }
+
+    /// The parts of the service that it takes no new flows to.
+    fn closed(&self, service: &ServicePlan, real: &RealPlan) -> u16 {
+        let Some(health) = self.health(service, real) else { return 0 };
+        let is_closed = |part: &PortMatch| health.ports.contains(&HealthPort::from(*part));
+        let closed = service.parts.iter().enumerate().filter(|(_, part)| is_closed(part));
+        closed.fold(0, |bits, (number, _)| bits | 1 << number)
     }
 
     /// Of a regular real server.
@@ -322,12 +337,10 @@ impl Standings {
             }
             Role::Sorry => RealPlan { weight: 0, standing: Standing::Waiting, ..real.clone() },
             Role::Regular => {
-                // Whom the configuration or an operator gives no clients, no check does.
-                let said = self.health(service, real).and_then(|health| health.weight).filter(|_| real.weight > 0);
-                let said = RealPlan { weight: said.unwrap_or(real.weight), ..real.clone() };
-                let standing = said.standing(self.standing(service, real));
-                let weight = if is_below_quorum && (has_sorry || !serves) { 0 } else { standing.weight };
-                RealPlan { weight, ..standing }
+                let takes_none = is_below_quorum && (has_sorry || !serves);
+                let weight = if takes_none { 0 } else { self.weight(service, real) };
+                let closed = self.closed(service, real);
+                RealPlan { weight, closed, ..real.clone() }.standing(self.standing(service, real))
             }
         });
         let mut scheduler_flags = service.scheduler_flags;

@@ -19,7 +19,7 @@ pub fn commit<T: Tables>(t: &T, control: &Control, h: &Headers, d: &Decision, no
         // Under fullnat that was asked before a source was lent.
         && d.source == 0
         && let Some(settings) = t.service(d.service)
-        && !rate::admits(t, d.service, &settings, now)
+        && !rate::admits(t, &settings, now)
     {
         return Err(Reason::RateLimited);
     }
@@ -152,7 +152,7 @@ pub(crate) fn update<T: Tables>(t: &T, control: &Control, h: &Headers, d: &Decis
 
 #[inline(always)]
 fn remember<T: Tables>(t: &T, control: &Control, h: &Headers, d: &Decision, settings: &Service, now: u32) {
-    let key = persist::key(d.service, settings, h.family, &h.source);
+    let key = persist::key(settings, h.family, &h.source);
     let record = |seen, state| Record { real: d.real_index, service: d.service, state, seen };
     let template = d.template;
     if let Some(cell) = t.cell(CellTable::Templates, template.at) {

@@ -3,7 +3,7 @@
 use crate::classify::{Class, Outbound, Unique};
 use crate::flow::{self, Found, FromClient, FromServer, Key, NO_RECORD};
 use crate::forward::fullnat;
-use crate::layout::{ANNOUNCED, Address, Control, NO_REAL, Service, TCP, UDP, real_flags, service_flags, state_bits};
+use crate::layout::{ANNOUNCED, Address, Control, NO_REAL, Real, Service, TCP, UDP, real_flags, service_flags, state_bits};
 use crate::persist;
 use crate::reason::Reason;
 use crate::schedule::{self, CursorMove, Newcomer, SlotView, locality};
@@ -242,7 +242,7 @@ fn request<T: Tables>(
         let found = flow::find(t, control, CellTable::Flows, &m);
         if found.exists() {
             t.note(Step::Flow { table: CellTable::Flows, real: found.real, state: found.state });
-            let failed = has_failed(t, h, &found, CellTable::Flows);
+            let failed = has_failed(t, h, &settings, &found, CellTable::Flows);
             if is_over(h, &settings, &found, failed, now) {
                 release = found.index;
                 former = found.real;
@@ -257,7 +257,7 @@ fn request<T: Tables>(
             let found = flow::find(t, control, CellTable::HalfOpen, &m);
             if found.exists() {
                 t.note(Step::Flow { table: CellTable::HalfOpen, real: found.real, state: found.state });
-                let failed = has_failed(t, h, &found, CellTable::HalfOpen);
+                let failed = has_failed(t, h, &settings, &found, CellTable::HalfOpen);
                 if is_over(h, &settings, &found, failed, now) {
                     release = found.index;
                     release_table = CellTable::HalfOpen;
@@ -266,7 +266,7 @@ fn request<T: Tables>(
                 } else {
                     let mut decision = to_server(&found, half_open(h, &found), table);
                     if decision.change.kind == ChangeKind::Promote && found.state & state_bits::OUTBOUND == 0 {
-                        decision.template = proved(t, control, service, &settings, h, now);
+                        decision.template = proved(t, control, &settings, h, now);
                     }
                     return Ok(decision);
                 }
@@ -286,8 +286,11 @@ fn request<T: Tables>(
     let answers = h.protocol == TCP && h.tcp_flags & (SYN | ACK | RST | FIN) == SYN | ACK;
     let mut followed = NO_REAL;
     let mut at = NO_RECORD;
+    let mut elsewhere = false;
     if settings.persist != 0 && (!stray || answers) {
-        (followed, at) = persist::find(t, control, &persist::key(service, &settings, h.family, &h.source), now);
+        let key = persist::key(&settings, h.family, &h.source);
+        let client = persist::find(t, control, &key, settings.part, now);
+        (followed, at, elsewhere) = (client.real, client.template, client.elsewhere);
     }
     if stray && followed == NO_REAL {
         // Without a record, the table still says where it belongs; without a table nothing does, and the kernel, which
@@ -301,7 +304,7 @@ fn request<T: Tables>(
     }
     // The template has said already where its client goes.
     if settings.flags & service_flags::REUSE_KEEPS != 0 && settings.persist == 0 && h.protocol == TCP {
-        followed = again(t, service, former);
+        followed = again(t, &settings, former);
     }
     let ftp = if settings.flags & service_flags::FTP != 0 && h.protocol == TCP { state_bits::CONTROL } else { 0 };
     let change = match h.protocol {
@@ -315,7 +318,8 @@ fn request<T: Tables>(
     decision.open = followed == NO_REAL;
     decision.release = release;
     decision.release_table = release_table;
-    if settings.persist != 0 {
+    // A client that is elsewhere for this part only keeps its template as it is.
+    if settings.persist != 0 && !elsewhere {
         let expires = now.wrapping_add(settings.persist);
         let known = at != NO_RECORD;
         decision.template = Remember {
@@ -340,9 +344,13 @@ fn request<T: Tables>(
 /// The real server of the closed connection of the same addresses and ports, if it is still of the service (IPVS
 /// `conn_reuse_mode=0`); else [`NO_REAL`].
 #[inline(always)]
-fn again<T: Tables>(t: &T, service: u32, former: u32) -> u32 {
+fn again<T: Tables>(t: &T, settings: &Service, former: u32) -> u32 {
     match t.real(former) {
-        Some(real) if real.flags & (real_flags::UP | real_flags::DOWN) == real_flags::UP && real.service == service => {
+        Some(real)
+            if real.flags & (real_flags::UP | real_flags::DOWN) == real_flags::UP
+                && real.service == settings.owner
+                && !is_closed(&real, settings) =>
+        {
             t.note(Step::Again { real: former });
             former
         }
@@ -437,12 +445,20 @@ fn is_over(h: &Headers, settings: &Service, found: &Found, failed: bool, now: u3
 }
 
 /// Whether the record's real server has failed, and its service does not keep such a connection. One that has not even
-/// begun is never kept.
+/// begun is never kept. Nor is that, with a real server that is closed to this part of the service: what has begun goes on.
 #[inline(always)]
-fn has_failed<T: Tables>(t: &T, h: &Headers, found: &Found, table: CellTable) -> bool {
+fn has_failed<T: Tables>(t: &T, h: &Headers, settings: &Service, found: &Found, table: CellTable) -> bool {
     let Some(real) = t.real(found.real) else { return false };
-    let begins = h.protocol == UDP || (table == CellTable::HalfOpen && h.opens());
-    real.flags & real_flags::DOWN != 0 && (real.flags & real_flags::KEEP == 0 || begins)
+    let waits = table == CellTable::HalfOpen && (h.protocol == UDP || h.opens());
+    let failed = real.flags & real_flags::DOWN != 0
+        && (real.flags & real_flags::KEEP == 0 || h.protocol == UDP || waits);
+    failed || (waits && is_closed(&real, settings))
+}
+
+/// Whether a real server takes no new flows of this part of its service.
+#[inline(always)]
+pub(crate) fn is_closed(real: &Real, settings: &Service) -> bool {
+    u32::from(real.closed) & settings.part != 0
 }
 
 /// A segment of a connection whose real server has failed. When its client is told, the record goes; else it stays, lest
@@ -497,11 +513,11 @@ fn half_open(h: &Headers, found: &Found) -> Change {
 
 /// The client has proved to be there: its template becomes a lasting one.
 #[inline(always)]
-fn proved<T: Tables>(t: &T, control: &Control, service: u32, settings: &Service, h: &Headers, now: u32) -> Remember {
+fn proved<T: Tables>(t: &T, control: &Control, settings: &Service, h: &Headers, now: u32) -> Remember {
     if settings.persist == 0 {
         return Remember::NOTHING;
     }
-    let key = persist::key(service, settings, h.family, &h.source);
+    let key = persist::key(settings, h.family, &h.source);
     let expires = now.wrapping_add(settings.persist);
     // If there is one, the packet that opened this connection has renewed it.
     if flow::find(t, control, CellTable::Templates, &FromClient::new(&key, control.seed, 0)).exists() {

@@ -8,7 +8,7 @@ pub use marca_atomic::{Word32, Word64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Of all layouts in this file: daemon and pinned tables must agree.
-pub const LAYOUT_VERSION: u32 = 9;
+pub const LAYOUT_VERSION: u32 = 10;
 
 /// Limits, each with its reason.
 pub mod limits {
@@ -326,7 +326,11 @@ record! {
         /// FTP: ports that real servers may announce, first and last.
         passive_first: u16,
         passive_last: u16,
-        spare2: [u32; 3],
+        /// The number under which the service has its real servers, templates and rate: its own, but for a part of a service.
+        owner: u32,
+        /// Of a part: its bit in [`Real::closed`]; else 0.
+        part: u32,
+        spare2: u32,
     }
 }
 
@@ -395,7 +399,8 @@ record! {
         tunnel_port: u16,
         /// The last weight that was not 0; for the daemon. 0: none since it has this number.
         last_weight: u16,
-        spare2: [u8; 2],
+        /// Parts of its service whose new flows it does not take: see [`Service::part`].
+        closed: u16,
     }
 }
 

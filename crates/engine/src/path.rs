@@ -254,8 +254,10 @@ pub fn borrow<T: Tables>(t: &mut T, between: &mut Between) -> Turn {
 /// A new connection beyond the rate limit counts for its service, too.
 #[inline(always)]
 fn count_refused<T: Tables>(t: &mut T, reason: Reason, between: &Between) {
-    if reason == Reason::RateLimited {
-        t.count_refused(between.work.decision.service);
+    if reason == Reason::RateLimited
+        && let Some(settings) = t.service(between.work.decision.service)
+    {
+        t.count_refused(settings.owner);
     }
 }
 

@@ -11,11 +11,11 @@ pub const FRACTION: u32 = 32;
 
 /// Whether a service takes one more new connection now; if so it is counted.
 #[inline(always)]
-pub fn admits<T: Tables>(t: &T, service: u32, settings: &Service, now: u32) -> bool {
+pub fn admits<T: Tables>(t: &T, settings: &Service, now: u32) -> bool {
     if settings.rate_each == 0 {
         return true;
     }
-    let Some(bucket) = t.rate(service) else { return true };
+    let Some(bucket) = t.rate(settings.owner) else { return true };
     let mut attempt = 0;
     while attempt < ATTEMPTS {
         let before = bucket.get();

@@ -109,6 +109,10 @@ pub enum Step {
     TemplateStale {
         real: u32,
     },
+    /// It has one, and stays there, but the real server takes no new flows of this part of the service.
+    TemplateElsewhere {
+        real: u32,
+    },
     NoTemplate,
     /// It is an ICMP error that quotes this packet.
     Quote {

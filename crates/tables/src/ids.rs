@@ -1,6 +1,7 @@
 //! Numbers of services, real servers and hosts: kept from one plan to the next, so that connections recorded under a
 //! number still mean what they meant. A number is free again only when no record holds it.
 
+use marca_config::model::PortMatch;
 use marca_config::plan::{Difference, Family, Plan, ServicePlan};
 use serde::{Deserialize, Serialize};
 use std::collections::btree_map::Entry;
@@ -78,6 +79,11 @@ pub fn service_key(name: &str, family: Family) -> String {
     format!("{name}/{}", suffix(family))
 }
 
+/// The name under which a part of a service has its number: see [`ServicePlan::parts`]. No service's name has a colon.
+fn part_key(name: &str, part: PortMatch, family: Family) -> String {
+    format!("{name}:{part}/{}", suffix(family))
+}
+
 /// The name under which a real server of a service has its number: its address, so that a new label keeps counters.
 pub fn real_key(service: &str, family: Family, address: Option<IpAddr>) -> String {
     match address {
@@ -96,10 +102,7 @@ impl Ids {
         let mut next = self.clone();
         let mut wanted = BTreeSet::new();
         for service in &plan.services {
-            wanted.insert(service_key(&service.name, service.family));
-            for real in &service.reals {
-                wanted.insert(real_key(&service.name, service.family, real.address));
-            }
+            wanted.extend(keys(service));
         }
         next.leaving =
             next.services.keys().chain(next.reals.keys()).filter(|k| !wanted.contains(*k)).cloned().collect();
@@ -108,7 +111,9 @@ impl Ids {
         let mut free_reals = Free::of(&taken[1], reals, "real servers");
         let mut free_nodes = Free::of(&taken[2], u32::MAX, "hosts");
         for service in &plan.services {
-            free_services.number(&mut next.services, service_key(&service.name, service.family))?;
+            for key in service_keys(service) {
+                free_services.number(&mut next.services, key)?;
+            }
             for real in &service.reals {
                 free_reals.number(&mut next.reals, real_key(&service.name, service.family, real.address))?;
                 if let Some(address) = real.address {
@@ -137,8 +142,8 @@ impl Ids {
         let former = difference.changed.iter().filter_map(|(before, _)| *before).chain(difference.gone.iter().copied());
         let former: Vec<&ServicePlan> = former.map(|index| &old.services[index]).collect();
         let wanted: Vec<&ServicePlan> = difference.changed.iter().map(|(_, index)| &new.services[*index]).collect();
-        let is_new = |service: &&ServicePlan| self.service(&service.name, service.family).is_none();
-        let new_services: Vec<&ServicePlan> = wanted.iter().copied().filter(is_new).collect();
+        let new_services = wanted.iter().flat_map(|service| service_keys(service));
+        let new_services: Vec<String> = new_services.filter(|key| !self.services.contains_key(key)).collect();
         let all = || wanted.iter().flat_map(|service| service.reals.iter().map(move |real| (service, real.address)));
         let new_reals: Vec<String> = all()
             .map(|(service, address)| real_key(&service.name, service.family, address))
@@ -155,7 +160,7 @@ impl Ids {
         let wants: BTreeSet<String> = wanted.into_iter().flat_map(keys).collect();
         let had = former.into_iter().flat_map(keys).filter(|key| !wants.contains(key) && !self.leaving.contains(key));
         let renumbered = Renumbered {
-            services: new_services.into_iter().map(|(s, number)| (service_key(&s.name, s.family), number)).collect(),
+            services: new_services.into_iter().collect(),
             reals: new_reals.into_iter().collect(),
             nodes: new_nodes.into_iter().collect(),
             released: BTreeSet::new(),
@@ -201,6 +206,18 @@ impl Ids {
 
     pub fn service(&self, name: &str, family: Family) -> Option<u32> {
         self.services.get(&service_key(name, family)).copied()
+    }
+
+    /// The number of one of a service's parts; of the service itself without one.
+    pub fn part(&self, service: &ServicePlan, part: Option<u8>) -> Option<u32> {
+        let Some(part) = part else { return self.service(&service.name, service.family) };
+        let port = service.parts.get(usize::from(part))?;
+        self.services.get(&part_key(&service.name, *port, service.family)).copied()
+    }
+
+    /// The numbers of a service and of its parts.
+    pub fn numbers(&self, service: &ServicePlan) -> impl Iterator<Item = u32> {
+        parts(service).filter_map(|part| self.part(service, part))
     }
 
     pub fn real(&self, service: &str, family: Family, address: Option<IpAddr>) -> Option<u32> {
@@ -249,10 +266,21 @@ impl Ids {
     }
 }
 
-/// The names of a service and of its real servers.
+/// A service as a whole, and each of its parts.
+pub fn parts(service: &ServicePlan) -> impl Iterator<Item = Option<u8>> + use<> {
+    std::iter::once(None).chain((0..service.parts.len() as u8).map(Some))
+}
+
+/// The names of a service and of its parts.
+fn service_keys(service: &ServicePlan) -> impl Iterator<Item = String> {
+    let parts = service.parts.iter().map(|part| part_key(&service.name, *part, service.family));
+    std::iter::once(service_key(&service.name, service.family)).chain(parts)
+}
+
+/// The names of a service, of its parts, and of its real servers.
 fn keys(service: &ServicePlan) -> impl Iterator<Item = String> {
     let reals = service.reals.iter().map(|real| real_key(&service.name, service.family, real.address));
-    std::iter::once(service_key(&service.name, service.family)).chain(reals)
+    service_keys(service).chain(reals)
 }
 
 /// A number, and of what.

@@ -34,7 +34,10 @@ impl Capacity {
     /// For this plan, with room to grow to about twice its size before the maps must be made anew.
     pub fn for_plan(plan: &Plan, limits: &Limits) -> Self {
         let reals: usize = plan.services.iter().map(|s| s.reals.len()).sum();
-        let slots: usize = plan.services.iter().map(slots_wanted).sum();
+        let parts: usize = plan.services.iter().map(|s| s.parts.len()).sum();
+        // Each part has a table and a list of its own.
+        let servers: usize = plan.services.iter().map(|s| s.reals.len() * (1 + s.parts.len())).sum();
+        let slots: usize = plan.services.iter().map(|s| slots_wanted(s) * (1 + s.parts.len())).sum();
         let hosts = plan.destinations.len() + reals + plan.sources.len();
         let exact: usize = plan.destinations.iter().map(|d| d.ports.len()).sum::<usize>() + plan.replies.len();
         let candidates: usize = plan.destinations.iter().flat_map(|d| &d.ports).map(|p| p.candidates.len()).sum();
@@ -44,10 +47,10 @@ impl Capacity {
             addresses: room(hosts * 2, 256),
             ports: room(exact * 2, 1024),
             half: room(candidates + plan.destinations.len(), 1024),
-            services: room(plan.services.len(), 256),
+            services: room(plan.services.len() + parts, 256),
             // A changed service is written beside its old self.
             slots: room(slots, 1 << 16),
-            servers: room(reals * 2, 4096),
+            servers: room(servers * 2, 4096),
             reals: room(reals, 1024),
             flows: limits.flows.next_power_of_two(),
             half_open: limits.half_open.next_power_of_two(),

@@ -175,7 +175,7 @@ pub fn unpin(memory: &Memory, service: u32, client: IpAddr) -> bool {
     let view = View::new(memory, 0);
     let Some(settings) = view.service(service) else { return false };
     let (family, address) = classifier::address(client);
-    let key = persist::key(service, &settings, family, &address);
+    let key = persist::key(&settings, family, &address);
     let m = FromClient::new(&key, memory.control().seed, 0);
     let mut did = false;
     for table in [CellTable::Templates, CellTable::HalfOpen] {

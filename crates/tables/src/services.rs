@@ -1,12 +1,12 @@
 //! Writes services: their real servers, their slots, their settings; each switched by one store.
 
 use crate::classifier::{address, family_number};
-use crate::ids::Ids;
+use crate::ids::{Ids, parts};
 use crate::memory::Memory;
 use marca_config::model::{
     BelowQuorum, Forward, OnFailure, PortRange, RateLimit, Reuse, Scheduler as Name, SchedulerFlags, Udp,
 };
-use marca_config::plan::{Difference, Family, Plan, RealPlan, ServicePlan, Standing};
+use marca_config::plan::{Difference, Family, Plan, RealPlan, Role, ServicePlan, Standing};
 use marca_engine::forward::Method;
 use marca_engine::hash;
 use marca_engine::layout::{
@@ -104,7 +104,7 @@ struct Changed<'p> {
     /// Connections to its failed servers.
     keeps: bool,
     new: Service,
-    /// None: only its place in the plan.
+    /// None: only its place in the plan is new, or it is a part of a service.
     reals: Option<(&'p ServicePlan, Vec<u32>)>,
     servers: Option<Vec<Server>>,
     slots: Option<Vec<u32>>,
@@ -135,9 +135,9 @@ impl<'p> Prepared<'p> {
                 for &(_, index) in &difference.changed {
                     changes.extend(writer.service(&plan.services[index], index as u32)?);
                 }
-                changes.extend(difference.moved.iter().filter_map(|&(_, index)| writer.moved(plan, index)));
+                changes.extend(difference.moved.iter().flat_map(|&(_, index)| writer.moved(plan, index)));
                 let services = difference.gained.iter().map(|&index| &plan.services[index]);
-                gained.extend(services.filter_map(|service| ids.service(&service.name, service.family)));
+                gained.extend(services.flat_map(|service| ids.numbers(service)));
             }
             None => {
                 writer.look();
@@ -299,20 +299,46 @@ impl Writer<'_> {
         self.memory.services.get(number).is_some_and(|cell| cell != ServiceCell::default())
     }
 
-    fn moved(&self, plan: &Plan, index: usize) -> Option<Changed<'static>> {
+    fn moved(&self, plan: &Plan, index: usize) -> Vec<Changed<'static>> {
         let service = &plan.services[index];
-        let number = self.ids.service(&service.name, service.family)?;
-        let cell = self.memory.services.get(number)?;
-        let new = Service { config: index as u32, ..cell.versions[(cell.current & 1) as usize] };
-        Some(Changed { number, keeps: false, new, reals: None, servers: None, slots: None })
+        let moved = |part| {
+            let number = self.ids.part(service, part)?;
+            let cell = self.memory.services.get(number)?;
+            let new = Service { config: index as u32, ..cell.versions[(cell.current & 1) as usize] };
+            Some(Changed { number, keeps: false, new, reals: None, servers: None, slots: None })
+        };
+        parts(service).filter_map(moved).collect()
     }
 
-    fn service<'p>(&mut self, plan: &'p ServicePlan, config: u32) -> Result<Option<Changed<'p>>, NoRoom> {
-        let Some(number) = self.ids.service(&plan.name, plan.family) else { return Ok(None) };
+    /// The service with its real servers, and each of its parts, which has its own choice of them and shares all else.
+    fn service<'p>(&mut self, plan: &'p ServicePlan, config: u32) -> Result<Vec<Changed<'p>>, NoRoom> {
+        let mut changes = Vec::with_capacity(1 + plan.parts.len());
+        changes.extend(self.part(plan, config, None)?);
+        for changed in &mut changes {
+            changed.reals = Some((plan, self.reals(plan)));
+        }
+        for part in parts(plan).flatten() {
+            changes.extend(self.part(&part_of(plan, part), config, Some(part))?);
+        }
+        Ok(changes)
+    }
+
+    fn reals(&self, plan: &ServicePlan) -> Vec<u32> {
+        plan.reals.iter().filter_map(|real| self.ids.real(&plan.name, plan.family, real.address)).collect()
+    }
+
+    /// The service itself, or a part of it; without its real servers.
+    fn part<'p>(
+        &mut self,
+        plan: &ServicePlan,
+        config: u32,
+        part: Option<u8>,
+    ) -> Result<Option<Changed<'p>>, NoRoom> {
+        let Some(owner) = self.ids.service(&plan.name, plan.family) else { return Ok(None) };
+        let Some(number) = self.ids.part(plan, part) else { return Ok(None) };
         let Some(cell) = self.memory.services.get(number) else { return Ok(None) };
         let old = cell.versions[(cell.current & 1) as usize];
-        let reals: Vec<u32> =
-            plan.reals.iter().filter_map(|real| self.ids.real(&plan.name, plan.family, real.address)).collect();
+        let reals = self.reals(plan);
         let servers: Vec<Server> = plan
             .reals
             .iter()
@@ -320,8 +346,9 @@ impl Writer<'_> {
             .map(|(plan, &real)| Server { real, weight: u32::from(plan.weight) })
             .collect();
         let mut new = self.settings(plan, config);
+        (new.owner, new.part) = (owner, part.map_or(0, |part| 1 << part));
         new.servers_len = servers.len() as u32;
-        let shares: Vec<u32> = plan.reals.iter().zip(&reals).map(|(p, &r)| self.table_weight(p, r, number)).collect();
+        let shares: Vec<u32> = plan.reals.iter().zip(&reals).map(|(p, &r)| self.table_weight(p, r, owner)).collect();
         let table = table(plan, &reals, &shares, &old);
         new.slots_len = table.len() as u32;
         if matches!(plan.scheduler, Name::Sh | Name::Dh) {
@@ -357,7 +384,7 @@ impl Writer<'_> {
             number,
             keeps: plan.on_failure == OnFailure::Keep,
             new,
-            reals: Some((plan, reals)),
+            reals: None,
             servers: (!same_servers).then_some(servers),
             slots: (!same_slots).then_some(table),
         }))
@@ -449,6 +476,28 @@ impl Writer<'_> {
     }
 }
 
+/// A part of a service: real servers that are closed to it have no weight. Where that leaves nobody, the sorry server stands
+/// in, as below the quorum.
+fn part_of(plan: &ServicePlan, part: u8) -> ServicePlan {
+    let mut plan = plan.clone();
+    for real in plan.reals.iter_mut().filter(|real| real.closed & 1 << part != 0) {
+        real.weight = 0;
+    }
+    if plan.reals.iter().all(|real| real.weight == 0)
+        && let Some(sorry) = plan.reals.last_mut().filter(|real| real.role == Role::Sorry && stands_by(real))
+    {
+        sorry.weight = 1;
+        // Whoever has a slot of another one, too.
+        plan.scheduler_flags.fallback = true;
+    }
+    plan
+}
+
+/// Whether nobody has taken the sorry server out.
+fn stands_by(sorry: &RealPlan) -> bool {
+    matches!(sorry.standing, Standing::Waiting | Standing::Serving)
+}
+
 /// The other version, then the one store that puts it in force.
 fn switch(memory: &Memory, number: u32, mut cell: ServiceCell, new: Service) {
     let next = (cell.current & 1) ^ 1;
@@ -485,7 +534,8 @@ fn real(memory: &Memory, plan: &RealPlan, index: u32, changed: &Changed) {
             flags |= real_flags::CHECKSUM;
         }
     }
-    let real = Real { address, family, service, method, flags, tunnel_port, last_weight, ..kept };
+    let closed = plan.closed;
+    let real = Real { address, family, service, method, flags, tunnel_port, last_weight, closed, ..kept };
     memory.reals.set(index, &real);
     if let Some(load) = memory.loads.at(index) {
         threshold::set(load, plan.upper, plan.lower);

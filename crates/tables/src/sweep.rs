@@ -313,7 +313,7 @@ impl Sweep {
             }
         }
         if settings.persist != 0 && record.state & (state_bits::ENDING | state_bits::DIRECT) == 0 {
-            let template = persist::key(record.service, &settings, key.family, &key.client);
+            let template = persist::key(&settings, key.family, &key.client);
             if self.over.may_have(template.hash(control.seed, 0)) {
                 let m = FromClient::new(&template, control.seed, 0);
                 let found = flow::find(view, control, CellTable::Templates, &m);

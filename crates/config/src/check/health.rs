@@ -1,10 +1,11 @@
 //! Health checks against the service that they are of.
 
 use crate::diagnostic::{Diagnostic, quoted};
-use crate::draft::{CheckDraft, MarkDraft, Reach, ServiceDraft, UnknownPort, reach};
-use crate::model::{Check, Talk};
+use crate::draft::{CheckDraft, MarkDraft, Reach, ServiceDraft, UnknownPort, checked_ports, reach};
+use crate::model::{Check, CheckPolicy, MAX_PARTS, Talk, Udp};
 
 pub(super) fn check(service: &ServiceDraft, marks: &[MarkDraft], found: &mut Vec<Diagnostic>) {
+    per_port(service, marks, found);
     let Some(checks) = &service.checks else { return };
     let is_whole = !service.ports.incomplete
         && !service.mark.is_refused()
@@ -46,6 +47,28 @@ pub(super) fn check(service: &ServiceDraft, marks: &[MarkDraft], found: &mut Vec
             .at(&policy.span, "decides nothing")
             .also(&service.header, "this service")
             .help("leave out `check_policy`, or `check = \"none\"`");
+        found.push(diagnostic);
+    }
+}
+
+/// Ports of which each counts for itself: what there must be of them, and what does not go with them.
+fn per_port(service: &ServiceDraft, marks: &[MarkDraft], found: &mut Vec<Diagnostic>) {
+    let Some(policy) = service.check_policy.given().filter(|policy| policy.value == CheckPolicy::PerPort) else {
+        return;
+    };
+    if let Some(udp) = service.udp.given().filter(|udp| udp.value == Udp::Stateless) {
+        let diagnostic = Diagnostic::error("`check_policy = \"per-port\"` does not go with stateless UDP")
+            .at(&policy.span, "takes new flows away")
+            .also(&udp.span, "nothing tells new flows from others")
+            .help("use check_policy = \"all\", or udp = \"tracked\"");
+        found.push(diagnostic);
+    }
+    let ports = checked_ports(service, marks);
+    if ports > MAX_PARTS {
+        let diagnostic = Diagnostic::error(format!("checks look at {ports} ports of the service"))
+            .at(&policy.span, format!("tells at most {MAX_PARTS} apart"))
+            .also(&service.header, "this service")
+            .help("check fewer ports, spread them over several services, or use check_policy = \"all\"");
         found.push(diagnostic);
     }
 }

@@ -77,7 +77,8 @@ const REUSE_NAMES: &[(&str, Reuse)] = &[("schedule", Reuse::Schedule), ("keep", 
 const ON_FAILURE_NAMES: &[(&str, OnFailure)] =
     &[("reset", OnFailure::Reset), ("drop", OnFailure::Drop), ("keep", OnFailure::Keep)];
 
-const CHECK_POLICY_NAMES: &[(&str, CheckPolicy)] = &[("all", CheckPolicy::All), ("any", CheckPolicy::Any)];
+const CHECK_POLICY_NAMES: &[(&str, CheckPolicy)] =
+    &[("all", CheckPolicy::All), ("any", CheckPolicy::Any), ("per-port", CheckPolicy::PerPort)];
 
 /// New connections in a second, and at once: the data plane counts in fractions of a tick, and so many are more than a
 /// processor can open.

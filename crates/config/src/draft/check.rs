@@ -2,7 +2,7 @@
 
 use super::{Located, MarkDraft, ServiceDraft};
 use crate::diagnostic::Span;
-use crate::model::{Check, MemberPort, Protocol, Talk};
+use crate::model::{Check, MemberPort, PortMatch, Protocol, Talk};
 use std::collections::BTreeSet;
 
 #[derive(Debug)]
@@ -84,6 +84,13 @@ pub(crate) fn reach(service: &ServiceDraft, marks: &[MarkDraft], draft: &CheckDr
         None if every || ports.len() == 1 => Reach::Ports(ports.into_iter().collect()),
         None => Reach::Unknown(UnknownPort::Several),
     }
+}
+
+/// The member ports that checks of a service speak for, each once; 0 where the ports of one are not known.
+pub(crate) fn checked_ports(service: &ServiceDraft, marks: &[MarkDraft]) -> usize {
+    let members = members(service, marks);
+    let ports: BTreeSet<PortMatch> = finish(service, marks).iter().flat_map(|check| check.members(&members)).collect();
+    ports.len()
 }
 
 /// The checks of a service in which nothing was refused: its own, or a connection to each single TCP port.

@@ -4,6 +4,9 @@ use super::{MemberPort, PortMatch, Protocol};
 use std::fmt;
 use std::time::Duration;
 
+/// Ports of a service that `per-port` can tell apart: a real server has a bit for each.
+pub const MAX_PARTS: usize = 16;
+
 /// What a failed check takes away.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum CheckPolicy {

@@ -5,7 +5,7 @@
 
 use super::ports::{self, Member, Rule};
 use super::replies;
-use super::services::Services;
+use super::services::{Services, part};
 use super::{DestinationPlan, Family, Outcome, Plan, PlanError, Reply, ServiceIndex};
 use crate::model::{Config, MemberPort, PortMatch, PortRange, Protocol, Selector};
 use ipnet::IpNet;
@@ -24,7 +24,9 @@ impl Plan {
             let (net, family) = (each.net, Family::of(each.net.addr()));
             let rules = each.rules.iter().filter_map(|index| {
                 let rule = &config.marks[*index];
-                Rule::of(rule, family, services.by_mark(rule.value, family))
+                let outcome = services.by_mark(rule.value, family);
+                let parts = outcome.map_or(&[][..], |outcome| &services.plans[outcome.service].parts);
+                Rule::of(rule, family, outcome, parts)
             });
             if !each.rules.is_empty() {
                 beside_rules.extend(each.members.iter().map(|member| member.outcome.service));
@@ -73,7 +75,8 @@ fn destinations_of(config: &Config, services: &Services) -> BTreeMap<IpNet, Said
             if let (Selector::Ports { ports, .. }, Some(index)) =
                 (&service.selector, services.by_place(place, Family::of(*vip)))
             {
-                said.members.extend(ports.iter().map(|port| member(*port, index)));
+                let parts = &services.plans[index].parts;
+                said.members.extend(ports.iter().map(|port| member(*port, index, parts)));
                 // Which of them is settled when they are announced, as is the port that a server opens one from.
                 said.members.extend(service.ftp.map(|_| expected(ANY_TCP, index)));
             }
@@ -90,12 +93,13 @@ fn destinations_of(config: &Config, services: &Services) -> BTreeMap<IpNet, Said
 
 const ANY_TCP: PortMatch = PortMatch { protocol: Protocol::Tcp, ports: PortRange::ALL };
 
-fn member(port: MemberPort, service: ServiceIndex) -> Member {
-    Member { matching: port.matching, outcome: Outcome { service, target: port.target, expected: false } }
+fn member(port: MemberPort, service: ServiceIndex, parts: &[PortMatch]) -> Member {
+    let part = part(parts, &port.matching);
+    Member { matching: port.matching, outcome: Outcome { service, part, target: port.target, expected: false } }
 }
 
 fn expected(matching: PortMatch, service: ServiceIndex) -> Member {
-    Member { matching, outcome: Outcome { service, target: None, expected: true } }
+    Member { matching, outcome: Outcome { service, part: None, target: None, expected: true } }
 }
 
 /// Hands the rules of a prefix on to every destination within it. A packet belongs to the longest prefix that contains

@@ -146,7 +146,8 @@ impl Former<'_> {
 
     fn same_ports(&self, was: &DestinationPlan, now: &DestinationPlan) -> bool {
         let same_outcome = |was: &Outcome, now: &Outcome| {
-            self.places[now.service] == Some(was.service) && (was.target, was.expected) == (now.target, now.expected)
+            self.places[now.service] == Some(was.service)
+                && (was.part, was.target, was.expected) == (now.part, now.target, now.expected)
         };
         let same_candidate = |was: &Candidate, now: &Candidate| {
             let outcome = match (&was.outcome, &now.outcome) {
@@ -170,11 +171,11 @@ impl Former<'_> {
         match (was, now) {
             (Reply::Ambiguous, Reply::Ambiguous) => true,
             (
-                Reply::Unique { service: was, vip: was_vip, port: was_port },
-                Reply::Unique { service: now, vip: now_vip, port: now_port },
+                Reply::Unique { service: was, part: was_part, vip: was_vip, port: was_port },
+                Reply::Unique { service: now, part: now_part, vip: now_vip, port: now_port },
             ) => {
                 self.places[*now] == Some(*was)
-                    && (was_vip, was_port) == (now_vip, now_port)
+                    && (was_part, was_vip, was_port) == (now_part, now_vip, now_port)
                     && single(self.old, *was) == single(self.new, *now)
             }
             _ => false,
@@ -226,7 +227,9 @@ fn gained(old: &Plan, new: &Plan, former: &[Option<ServiceIndex>]) -> BTreeSet<S
 /// Whether a candidate leads where it did.
 fn leads(was: &Candidate, now: &Candidate, former: &[Option<ServiceIndex>]) -> bool {
     let outcome = match (was.outcome, now.outcome) {
-        (Some(was), Some(now)) => former[now.service] == Some(was.service) && was.target == now.target,
+        (Some(was), Some(now)) => {
+            former[now.service] == Some(was.service) && (was.part, was.target) == (now.part, now.target)
+        }
         (was, now) => was.is_none() && now.is_none(),
     };
     outcome && was.condition == now.condition

@@ -3,6 +3,7 @@
 //! The ports of rules and services overlap. They are cut where any of them begins or ends; within a piece, the same
 //! rules apply to each port.
 
+use super::services::part;
 use super::{Candidate, Condition, Family, MAX_CONDITIONS, Outcome, PlanError, PortPlan};
 use crate::model::{MarkRule, PortMatch, PortRange, Protocol};
 use ipnet::IpNet;
@@ -22,11 +23,18 @@ pub(super) struct Rule<'c> {
     conditions: Vec<Condition>,
     /// What its mark leads to; None if nobody's.
     outcome: Option<Outcome>,
+    /// Those of the service that it leads to.
+    parts: &'c [PortMatch],
 }
 
 impl<'c> Rule<'c> {
     /// None: no packet of this family can match.
-    pub fn of(rule: &'c MarkRule, family: Family, outcome: Option<Outcome>) -> Option<Self> {
+    pub fn of(
+        rule: &'c MarkRule,
+        family: Family,
+        outcome: Option<Outcome>,
+        parts: &'c [PortMatch],
+    ) -> Option<Self> {
         let mut sources = vec![None];
         if !rule.from.is_empty() {
             let of_family = rule.from.iter().filter(|from| Family::of(from.addr()) == family);
@@ -39,7 +47,7 @@ impl<'c> Rule<'c> {
         }
         let pairs = sources.iter().flat_map(|from| interfaces.iter().map(move |interface| (*from, interface.clone())));
         let conditions: Vec<_> = pairs.map(|(from, interface)| Condition { from, interface }).collect();
-        (!conditions.is_empty()).then_some(Self { ports: &rule.ports, conditions, outcome })
+        (!conditions.is_empty()).then_some(Self { ports: &rule.ports, conditions, outcome, parts })
     }
 }
 
@@ -172,10 +180,11 @@ fn candidates(claims: &BTreeSet<Claim>, rules: &[Rule<'_>], members: &[Member]) 
     };
     let mut candidates: Vec<Candidate> = Vec::new();
     for claim in claims.iter().rev() {
-        let Claim::Rule { index, .. } = claim else { break };
+        let Claim::Rule { index, entry } = claim else { break };
         let rule = &rules[*index];
+        let part = rule.ports.get(*entry).and_then(|port| part(rule.parts, port));
         // As in IPVS, which looks up address and port when no service has the mark.
-        let outcome = rule.outcome.or(by_port);
+        let outcome = rule.outcome.map(|outcome| Outcome { part, ..outcome }).or(by_port);
         for condition in &rule.conditions {
             if candidates.iter().all(|earlier| !earlier.condition.covers(condition)) {
                 candidates.push(Candidate { condition: condition.clone(), outcome });

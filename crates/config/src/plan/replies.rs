@@ -96,7 +96,7 @@ impl Landings {
                                 && !outcome.expected
                                 && services[outcome.service].ftp.is_none() =>
                         {
-                            Reply::Unique { service: outcome.service, vip, port }
+                            Reply::Unique { service: outcome.service, part: outcome.part, vip, port }
                         }
                         _ => Reply::Ambiguous,
                     };

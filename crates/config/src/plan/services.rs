@@ -1,7 +1,9 @@
 //! Each service by family: who serves IPv4 clients, who IPv6.
 
 use super::{CheckPlan, Family, Outcome, RealPlan, Role, ServiceIndex, ServicePlan, Standing};
-use crate::model::{Config, Forward, Mark, MarkRule, MemberPort, Selector, Server, Service};
+use crate::model::{
+    CheckPolicy, Config, Forward, MAX_PARTS, Mark, MarkRule, MemberPort, PortMatch, Selector, Server, Service,
+};
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -29,7 +31,7 @@ impl Services {
                     let index = services.plans.len();
                     services.plans.push(plan(service, family, &config.marks));
                     services.by_place.insert((place, family), index);
-                    let outcome = Outcome { service: index, target, expected: false };
+                    let outcome = Outcome { service: index, part: None, target, expected: false };
                     services.by_mark.extend(mark.map(|mark| ((mark, family), outcome)));
                 }
             }
@@ -73,6 +75,7 @@ fn plan(service: &Service, family: Family, marks: &[MarkRule]) -> ServicePlan {
     reals.extend(sorry.map(|sorry| RealPlan { role: Role::Sorry, weight: 0, standing: Standing::Waiting, ..sorry }));
     let lends = reals.iter().any(|real| real.forward == Forward::FullNat);
     let sources = service.sources.iter().filter(|_| lends).flat_map(|range| range.addresses());
+    let checks = checks(service, marks);
     ServicePlan {
         name: service.name.clone(),
         family,
@@ -84,7 +87,8 @@ fn plan(service: &Service, family: Family, marks: &[MarkRule]) -> ServicePlan {
         reuse: service.reuse,
         ftp: service.ftp,
         vip: service.selector.vips().iter().find(|vip| Family::of(**vip) == family).copied(),
-        checks: checks(service, marks),
+        parts: parts(service, &checks),
+        checks,
         check_policy: service.check_policy,
         sources: sources.filter(|address| Family::of(*address) == family).collect(),
         on_failure: service.on_failure,
@@ -109,6 +113,26 @@ fn checks(service: &Service, marks: &[MarkRule]) -> Arc<[CheckPlan]> {
     service.checks.iter().map(|check| CheckPlan { check: check.clone(), ports: check.members(&members) }).collect()
 }
 
+/// Each member port that a check speaks for, where each counts for itself: with the only one that is checked a real server
+/// loses all.
+fn parts(service: &Service, checks: &[CheckPlan]) -> Vec<PortMatch> {
+    let mut parts = Vec::new();
+    if service.check_policy == CheckPolicy::PerPort {
+        for port in checks.iter().flat_map(|check| &check.ports) {
+            if !parts.contains(port) {
+                parts.push(*port);
+            }
+        }
+        parts.truncate(MAX_PARTS);
+    }
+    if parts.len() > 1 { parts } else { Vec::new() }
+}
+
+/// The part of a service that a member port of it is.
+pub(super) fn part(parts: &[PortMatch], port: &PortMatch) -> Option<u8> {
+    parts.iter().position(|part| part == port).and_then(|part| u8::try_from(part).ok())
+}
+
 /// None: the server cannot take clients of this family.
 fn real(server: &Server, family: Family) -> Option<RealPlan> {
     let same_family = || server.addresses.iter().find(|address| Family::of(**address) == family);
@@ -126,6 +150,7 @@ fn real(server: &Server, family: Family) -> Option<RealPlan> {
         lower: server.lower,
         forward: server.forward,
         drain: server.drain,
+        closed: 0,
         role: Role::Regular,
         standing: Standing::Serving,
     })

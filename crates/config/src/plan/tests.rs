@@ -65,7 +65,7 @@ fn meanings(plan: &Plan) -> Vec<String> {
     let meaning = |(from, reply): (&ReplyPort, &Reply)| {
         let ReplyPort { address, protocol, port } = from;
         match reply {
-            Reply::Unique { service, vip, port: vip_port } => {
+            Reply::Unique { service, vip, port: vip_port, .. } => {
                 format!("{address} {protocol}/{port} = {} {vip} {vip_port}", plan.services[*service].name)
             }
             Reply::Ambiguous => format!("{address} {protocol}/{port} = ?"),

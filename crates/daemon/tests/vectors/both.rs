@@ -4,12 +4,12 @@
 use super::format::{Arrival, Out, Side, Step, Tamper, Vector};
 use super::kernel::{Kernel, Ran, Verdict};
 use super::network::Network;
-use marca_config::model::Gue;
-use marca_config::plan::{Plan, Standing};
+use marca_config::model::{Gue, PortMatch};
+use marca_config::plan::{Plan, RealPlan, ServicePlan, Standing};
 use marca_daemon::linux::data_plane::Hook;
 use marca_daemon::linux::network;
 use marca_daemon::routes::Routes;
-use marca_daemon::standings::Standings;
+use marca_daemon::standings::{Health, HealthPort, Standings};
 use marca_engine::decap::{Policy, decapsulate};
 use marca_engine::flow::{self, Key, Record};
 use marca_engine::layout::{Address, Cell, Real, V4, V6, Word32, real_flags, state_bits};
@@ -105,6 +105,7 @@ impl Both {
                 Step::Age(time) => self.age(*time),
                 Step::Load(configuration) => self.load(configuration),
                 Step::Health { name, up } => self.health(name, *up),
+                Step::Port { name, port, open } => self.port(name, *port, *open),
                 Step::Tamper(tamper) => self.tamper(*tamper),
             }
         }
@@ -135,15 +136,34 @@ impl Both {
         self.write();
     }
 
-    /// A real server has failed, or serves again.
+    /// A real server has failed, or serves again: somebody says so, and its checks.
     fn health(&mut self, name: &str, up: bool) {
+        self.restand(name, |standings, service, real| {
+            standings.set_failed(service, real, !up);
+            Health { is_down: !up, ..Health::default() }
+        });
+    }
+
+    /// Checks of a member port fail at a real server, or hold again.
+    fn port(&mut self, name: &str, port: PortMatch, open: bool) {
+        self.restand(name, |standings, service, real| {
+            let mut health = standings.health(service, real).cloned().unwrap_or_default();
+            match open {
+                true => _ = health.ports.remove(&HealthPort::from(port)),
+                false => _ = health.ports.insert(HealthPort::from(port)),
+            }
+            health
+        });
+    }
+
+    /// As the daemon does it when checks have come to a verdict.
+    fn restand(&mut self, name: &str, verdict: impl Fn(&mut Standings, &ServicePlan, &RealPlan) -> Health) {
         let before = std::mem::take(&mut self.plan);
         let mut known = false;
         for service in &self.configured.services {
             for real in service.reals.iter().filter(|real| real.name == name) {
-                self.standings.set_failed(service, real, !up);
-                // A verdict, too, for those that wait for their first.
-                self.standings.judge(service, real, up);
+                let health = verdict(&mut self.standings, service, real);
+                self.standings.set_health(service, real, health);
                 known = true;
             }
             self.standings.weigh(service);

@@ -1,5 +1,6 @@
 //! The vectors' file format: `tests/vectors/README.md` describes it.
 
+use marca_config::model::PortMatch;
 use marca_engine::reason::Reason;
 use marca_testkit::frame;
 use serde::Deserialize;
@@ -56,6 +57,12 @@ pub enum Step {
     Health {
         name: String,
         up: bool,
+    },
+    /// Checks of a member port fail at a real server, or hold again.
+    Port {
+        name: String,
+        port: PortMatch,
+        open: bool,
     },
     Tamper(Tamper),
 }
@@ -144,6 +151,8 @@ fn step(text: &str, configuration: &impl Fn(&str) -> String, arrival: &impl Fn(&
         Some(("age", duration)) => Step::Age(marca_config::text::duration::parse(duration).unwrap()),
         Some(("load", name)) => Step::Load(configuration(name)),
         Some(("fail", name)) => Step::Health { name: name.to_owned(), up: false },
+        Some(("close", port)) => port_step(port, false),
+        Some(("open", port)) => port_step(port, true),
         Some(("restore", name)) => Step::Health { name: name.to_owned(), up: true },
         Some(("tamper", "full-flows")) => Step::Tamper(Tamper::FullFlows),
         Some(("tamper", "unknown-method")) => Step::Tamper(Tamper::UnknownMethod),
@@ -153,6 +162,12 @@ fn step(text: &str, configuration: &impl Fn(&str) -> String, arrival: &impl Fn(&
         Some(("tamper", other)) => panic!("nothing is tampered with by `{other}`"),
         _ => Step::Packet(arrival(text)),
     }
+}
+
+/// `web1 tcp/443`.
+fn port_step(text: &str, open: bool) -> Step {
+    let (name, port) = text.split_once(' ').expect("a server and its port");
+    Step::Port { name: name.to_owned(), port: marca_config::text::ports::matches(port).unwrap()[0], open }
 }
 
 /// A frame's text, with `inside` in front when it is not outside.

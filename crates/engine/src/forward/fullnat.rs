@@ -70,7 +70,7 @@ pub fn borrow<T: Tables>(t: &T, work: &mut Work) -> Result<(), Reason> {
     let mut lent = work.decision.source;
     if is_new {
         if let Some(settings) = t.service(work.decision.service)
-            && !rate::admits(t, work.decision.service, &settings, work.now)
+            && !rate::admits(t, &settings, work.now)
         {
             return Err(Reason::RateLimited);
         }

@@ -9,7 +9,7 @@ pub enum Policy {
     All,
     /// Nothing, while another one holds.
     Any,
-    /// The ports that it looks at; the server if it looks at none.
+    /// The ports that it looks at; the server if it looks at none, or if that leaves no port that is looked at.
     PerPort,
 }
 
@@ -49,7 +49,8 @@ pub fn verdict<P: Ord + Clone>(policy: Policy, checks: &[Checked<'_, P>]) -> Ver
                 }
                 ports.extend(check.ports.iter().cloned());
             }
-            Verdict::Without(ports)
+            let is_left = checks.iter().flat_map(|check| check.ports).any(|port| !ports.contains(port));
+            if is_left { Verdict::Without(ports) } else { Verdict::Down }
         }
     }
 }
@@ -86,6 +87,13 @@ mod tests {
     fn a_port_with_a_failed_check_is_gone_whatever_another_one_says() {
         let checks: [(bool, &[u16]); 3] = [(true, &[443]), (false, &[443]), (true, &[80])];
         assert_eq!(of(Policy::PerPort, &checks), Verdict::Without(BTreeSet::from([443])));
+    }
+
+    #[test]
+    fn with_the_last_checked_port_the_server_is_gone() {
+        let ports: [(bool, &[u16]); 3] = [(false, &[80]), (false, &[443]), (true, &[])];
+        assert_eq!(of(Policy::PerPort, &ports), Verdict::Down);
+        assert_eq!(of(Policy::PerPort, &[(false, &[80]), (true, &[80])]), Verdict::Down);
     }
 
     #[test]

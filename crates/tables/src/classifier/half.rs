@@ -269,16 +269,17 @@ impl<'a, 'w> Writer<'a, 'w> {
     fn outcome(&self, outcome: &Outcome) -> Result<Target, WriteError> {
         let flags = if outcome.expected { target_flags::EXPECTED } else { 0 };
         Ok(Target {
-            owner: self.service(outcome.service)?,
+            owner: self.service(outcome.service, outcome.part)?,
             port: outcome.target.unwrap_or(0),
             flags,
             ..Target::default()
         })
     }
 
-    fn service(&self, index: usize) -> Result<u32, WriteError> {
+    /// The number of a service, or of a part of it.
+    fn service(&self, index: usize, part: Option<u8>) -> Result<u32, WriteError> {
         let service = &self.wanted.plan.services[index];
-        let number = self.wanted.ids.service(&service.name, service.family);
+        let number = self.wanted.ids.part(service, part);
         number.ok_or_else(|| WriteError::NoNumber(service.name.clone()))
     }
 
@@ -300,7 +301,7 @@ impl<'a, 'w> Writer<'a, 'w> {
                 Some(outbound) => self.outbound(from.address, outbound)?,
                 None => Target::default(),
             },
-            Reply::Unique { service, vip, port } => {
+            Reply::Unique { service, part, vip, port } => {
                 let vip = self.vip(*vip)?;
                 // A connection that the plan does not know any more may have the same port.
                 let later = self.wanted.leaving.contains(&from.address);
@@ -311,7 +312,7 @@ impl<'a, 'w> Writer<'a, 'w> {
                     flags |= target_flags::SINGLE;
                     self.real(*service, from.address)?
                 } else {
-                    self.service(*service)?
+                    self.service(*service, *part)?
                 };
                 Target { owner, vip, port: *port, flags, ..Target::default() }
             }

@@ -16,9 +16,7 @@ impl<'a> Names<'a> {
     pub fn new(director: &'a Director<'a>) -> Self {
         let (ids, mut services, mut reals) = (director.ids, HashMap::new(), HashMap::new());
         for service in &director.plan.services {
-            if let Some(number) = ids.service(&service.name, service.family) {
-                services.insert(number, service);
-            }
+            services.extend(ids.numbers(service).map(|number| (number, service)));
             for real in &service.reals {
                 if let Some(number) = ids.real(&service.name, service.family, real.address) {
                     reals.insert(number, (service, real));

@@ -68,6 +68,11 @@ impl<'a> Story<'a> {
                 "Persistence: the client was on {}, which takes nobody any more; it moves.",
                 self.names.real(real)
             ),
+            Step::TemplateElsewhere { real } => format!(
+                "Persistence: the client stays on {}, which takes no new connections at this port for now; it goes elsewhere for \
+                 this one.",
+                self.names.real(real)
+            ),
             Step::NoTemplate => "Persistence: the client is not known yet.".into(),
             Step::Scheduled { real } => self.scheduled(real),
             Step::Source { number, port, free } => {

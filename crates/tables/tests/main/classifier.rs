@@ -67,7 +67,7 @@ fn reply(plan: &Plan, packet: &Packet) -> Option<Meaning> {
     let key = ReplyPort { address, protocol: packet.protocol, port: packet.from.1 };
     let known = plan.replies.keys().any(|key| key.address == address) || plan.range_nodes.contains(&address);
     known.then(|| match plan.replies.get(&key) {
-        Some(Reply::Unique { service, vip, port }) => Meaning::Reply(Some((*service, *vip, *port))),
+        Some(Reply::Unique { service, vip, port, .. }) => Meaning::Reply(Some((*service, *vip, *port))),
         Some(Reply::Ambiguous) => Meaning::Reply(None),
         None if plan.range_nodes.contains(&address) => Meaning::Reply(None),
         None => Meaning::Not(Reason::NotAReply),

@@ -321,7 +321,7 @@ proptest! {
         let landed = landed(&plan, &packets());
         for (from, meanings) in &landed {
             match plan.replies.get(from) {
-                Some(Reply::Unique { service, vip, port }) => {
+                Some(Reply::Unique { service, vip, port, .. }) => {
                     prop_assert_eq!(meanings, &BTreeSet::from([(*service, *vip, *port)]), "{:?}", from);
                 }
                 Some(Reply::Ambiguous) => {}
