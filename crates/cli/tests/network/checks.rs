@@ -1,11 +1,13 @@
 //! Health checks as an operator meets them: servers that stop, that say they are ill, and come back; scripts that say a weight.
 
+use crate::peers::{Content, Curl, Farm};
 use crate::site::{ECHO, Site, host, serve, wait_until};
 use marca_testkit::topology::VIPS;
 use serde_json::Value;
 use std::fs;
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
 
 /// Quick, so that a test takes no time.
 const QUICK: &str = "interval = '100ms', timeout = '2s', rise = 2, fall = 2";
@@ -108,6 +110,62 @@ fn the_policy_says_what_a_failed_port_takes_away() {
     assert!(failure(&site, 1).1.starts_with("connection refused"));
     site.reload(&configuration(&site, &checks("all")));
     wait_until("all are down", || states(&site) == ["down", "down"]);
+    let per_port = |port: u16| {
+        let tcp = format!("{{ tcp = true, port = 80, {QUICK} }}");
+        let keys = format!("check_policy = 'per-port'\ncheck = [{tcp}, {{ http = '/', port = {port}, {QUICK} }}]");
+        configuration(&site, &keys).replace("'tcp/443'", "'tcp/443 -> 81'")
+    };
+    site.reload(&per_port(81));
+    wait_until("they are up without 443", || {
+        servers(&site).iter().all(|s| s["state"] == "up" && s["health"]["without_ports"][0] == "tcp/443")
+    });
+    site.reload(&per_port(82));
+    wait_until("a check of no member port speaks for the server", || states(&site) == ["down", "down"]);
+}
+
+#[test]
+fn a_server_loses_one_port_by_itself() {
+    let mut site = Site::routed("check port", 2);
+    let content = Content::make(&site.dir);
+    let mut farm = Farm::start(&site.net, &content);
+    let checks = format!("check_policy = 'per-port'\npersist = '5m'\ncheck = {{ tcp = true, {QUICK} }}");
+    let text = configuration(&site, &checks).replace(&format!(", 'tcp/{ECHO}'"), "");
+    site.run(&text);
+    wait_until("both are up", || states(&site) == ["up", "up"]);
+    let net = Arc::clone(&site.net);
+    let client = |index: usize| Curl { namespace: net.client(), from: net.client_address(index).v4.into() };
+    let vip = VIPS[0].v4.into();
+    let ask = |index: usize, scheme: &str| client(index).ask(scheme, vip);
+    let staying: Vec<(usize, String)> = (0..4).map(|index| (index, ask(index, "https"))).collect();
+    assert!(staying.iter().any(|(_, home)| home == "web1") && staying.iter().any(|(_, home)| home == "web2"));
+    farm.set_https("web1", false);
+    site.daemon_says("fails: connection refused, 2 times in a row; the server stays up, without tcp/443");
+    let without = |site: &Site| servers(site)[0]["health"]["without_ports"].clone();
+    wait_until("443 of web1 is closed", || without(&site)[0] == "tcp/443");
+    assert_eq!(states(&site), ["up", "up"]);
+    let told = site.marca_done(&["status"]);
+    assert!(told.contains("web1: no new connections to tcp/443"), "{told}");
+    for (index, home) in &staying {
+        assert_eq!(ask(*index, "https"), "web2", "{home}'s client");
+        assert_eq!(ask(*index, "http"), *home, "as before");
+    }
+    // A reload does not open it, nor does another daemon.
+    site.crash();
+    site.run(&text);
+    assert_eq!(ask(staying[0].0, "https"), "web2");
+    assert_eq!(ask(staying[0].0, "http"), staying[0].1);
+    farm.set_https("web2", false);
+    wait_until("nobody serves 443", || servers(&site)[1]["health"]["without_ports"][0] == "tcp/443");
+    let output = client(0).command(&format!("https://{vip}/"), &[]).output().unwrap();
+    assert_eq!(output.status.code(), Some(7), "refused: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(site.status().reason("refused") > 0);
+    assert_eq!(ask(staying[0].0, "http"), staying[0].1);
+    farm.set_https("web1", true);
+    farm.set_https("web2", true);
+    wait_until("all is well", || (0..2).all(|server| servers(&site)[server]["health"]["failures"][0].is_null()));
+    for (index, home) in &staying {
+        assert_eq!([ask(*index, "https"), ask(*index, "http")], [home.clone(), home.clone()], "back");
+    }
 }
 
 #[test]

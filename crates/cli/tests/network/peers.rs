@@ -2,6 +2,7 @@
 
 use crate::site::{PATIENCE, host};
 use marca_testkit::topology::{Namespace, Process, Topology};
+use nix::sys::signal::Signal;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -81,6 +82,12 @@ impl Farm {
         Self { nginx, _udp: udp }
     }
 
+    /// Has a server listen on 443, or not: as if somebody had changed its configuration.
+    pub fn set_https(&mut self, server: &str, listens: bool) {
+        let (_, nginx) = self.nginx.iter_mut().find(|(name, _)| name == server).unwrap();
+        nginx.set_https(listens);
+    }
+
     /// A file that was put below `/upload/` of a server.
     pub fn uploaded(&self, server: &str, file: &str) -> Vec<u8> {
         let (_, nginx) = self.nginx.iter().find(|(name, _)| name == server).unwrap();
@@ -92,7 +99,7 @@ impl Farm {
 /// `/large.bin`, and takes what is put below `/upload/`.
 struct Nginx {
     prefix: PathBuf,
-    _process: Process,
+    process: Process,
 }
 
 impl Nginx {
@@ -110,7 +117,16 @@ impl Nginx {
             assert!(Instant::now() < deadline, "nginx does not listen; it wrote:\n{}", process.output());
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
-        Self { prefix, _process: process }
+        Self { prefix, process }
+    }
+
+    fn set_https(&mut self, listens: bool) {
+        let file = self.prefix.join("nginx.conf");
+        let text = fs::read_to_string(&file).unwrap();
+        let (on, off) = ("listen [::]:443", "#listen [::]:443");
+        let text = if listens { text.replace(off, on) } else { text.replace(on, off) };
+        fs::write(file, text).unwrap();
+        self.process.signal(Signal::SIGHUP).unwrap();
     }
 }
 

@@ -360,7 +360,7 @@ fn a_check_finds_its_port() {
 fn checks_say_what_is_asked_and_how_often() {
     let said = checks(
         r#"
-        check_policy = "any"
+        check_policy = "per-port"
 
         [[service.shop.check]]
         https = "/healthz?deep=1"

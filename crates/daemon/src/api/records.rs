@@ -292,7 +292,7 @@ impl Which {
         let services = match service {
             Some(name) => {
                 let numbers = running.plan.services.iter().filter(|service| service.name == *name);
-                let numbers = numbers.filter_map(|service| running.state.ids.service(&service.name, service.family));
+                let numbers = numbers.flat_map(|service| running.state.ids.numbers(service));
                 let numbers: HashSet<u32> = numbers.collect();
                 if numbers.is_empty() {
                     let detail = format!("there is no service `{name}`");
@@ -334,8 +334,7 @@ impl<'a> Names<'a> {
         let ids = &running.state.ids;
         let (mut services, mut reals) = (HashMap::new(), HashMap::new());
         for service in &running.plan.services {
-            let number = ids.service(&service.name, service.family);
-            services.extend(number.map(|number| (number, service.name.as_str())));
+            services.extend(ids.numbers(service).map(|number| (number, service.name.as_str())));
             let named = service
                 .reals
                 .iter()

@@ -141,7 +141,8 @@ fn servers_are_meant_by_service_by_name_and_by_address() {
 /// A shop with these keys whose servers have these weights.
 fn shop(keys: &str, weights: &[u16]) -> Plan {
     let mut text = format!(
-        "[router]\noutside = 'eth0'\n[service.shop]\nvip = '192.0.2.10'\nports = 'tcp/80'\nscheduler = 'wlc'\n{keys}\n"
+        "[router]\noutside = 'eth0'\n[service.shop]\nvip = '192.0.2.10'\nscheduler = 'wlc'\n{}{keys}\n",
+        if keys.contains("ports = ") { "" } else { "ports = 'tcp/80'\n" }
     );
     for (number, weight) in weights.iter().enumerate() {
         let (name, last) = (SERVERS[number], number + 11);
@@ -362,4 +363,48 @@ fn a_check_may_say_a_weight() {
     assert_eq!(weights(&of), [2, 1]);
     of.set_health(shop, web1, Health { weight: Some(2), is_down: true, ..Health::default() });
     assert_eq!(weights(&of), [0, 1], "down is down");
+}
+
+#[test]
+fn a_port_that_fails_its_check_is_closed_and_takes_nothing_else_away() {
+    let plan = shop("ports = ['tcp/80', 'tcp/443', 'udp/443']\ncheck_policy = 'per-port'\nquorum = 2", &[3, 1]);
+    let mut of = started(&plan);
+    let (service, web1) = (&plan.services[0], &plan.services[0].reals[0]);
+    let https = service.parts[1];
+    let without = Health { ports: [HealthPort::from(https)].into(), ..Health::default() };
+    assert!(of.set_health(service, web1, without.clone()).1);
+    assert_eq!(of.weigh(service), None, "it counts for the quorum");
+    let closed = |of: &Standings| of.apply(&plan).services[0].reals.iter().map(|real| real.closed).collect::<Vec<_>>();
+    assert_eq!((closed(&of), weights(&of, &plan)), (vec![0b10, 0], vec![3, 1]));
+    // It outlives reloads.
+    of.settle(&plan, Some(&plan), seconds(1));
+    assert_eq!(closed(&of), [0b10, 0]);
+    let all = shop("ports = ['tcp/80', 'tcp/443', 'udp/443']", &[3, 1]);
+    assert_eq!(of.apply(&all).services[0].reals[0].closed, 0, "by another policy nobody asks");
+    assert!(of.set_health(service, web1, Health::default()).1);
+    assert_eq!(of.apply(&plan), plan);
+}
+
+#[test]
+fn the_quorum_counts_the_weights_that_checks_say() {
+    let plan = shop("quorum = 4", &[3, 3, 0]);
+    let mut of = started(&plan);
+    let service = &plan.services[0];
+    let mut says = |server: usize, weight| {
+        let health = Health { weight, ..Health::default() };
+        of.set_health(service, &service.reals[server], health);
+        (of.weigh(service), of.strength_of(service).up)
+    };
+    assert_eq!(says(0, Some(1)), (None, 4));
+    assert_eq!(says(1, Some(2)), (Some(Strength { up: 3, is_below: true }), 3));
+    assert_eq!(says(2, Some(100)), (None, 3), "whom the configuration gives no clients, no check does");
+    assert_eq!(says(0, None), (Some(Strength { up: 5, is_below: false }), 5));
+    assert_eq!(says(1, Some(0)), (Some(Strength { up: 3, is_below: true }), 3));
+    let plan = shop("quorum = { servers = 2 }", &[3, 3, 0]);
+    let mut of = started(&plan);
+    let (service, web1) = (&plan.services[0], &plan.services[0].reals[0]);
+    of.set_health(service, web1, Health { weight: Some(1), ..Health::default() });
+    assert_eq!(of.weigh(service), None, "a server is one whatever its weight");
+    of.set_health(service, web1, Health { weight: Some(0), ..Health::default() });
+    assert_eq!(of.weigh(service), Some(Strength { up: 1, is_below: true }), "but one that drains");
 }

@@ -69,8 +69,8 @@ impl<'a> Story<'a> {
                 self.names.real(real)
             ),
             Step::TemplateElsewhere { real } => format!(
-                "Persistence: the client stays on {}, which takes no new connections at this port for now; it goes elsewhere for \
-                 this one.",
+                "Persistence: the client stays on {}, which fails a check of this port; for this connection it goes \
+                 elsewhere.",
                 self.names.real(real)
             ),
             Step::NoTemplate => "Persistence: the client is not known yet.".into(),
@@ -293,9 +293,17 @@ impl<'a> Story<'a> {
         let idle = servers.iter().filter(|server| server.weight == 0).count();
         let load = |server: &&Server| self.memory().loads.at(server.real).is_some_and(threshold::is_overloaded);
         let full = servers.iter().filter(|server| server.weight != 0).filter(load).count();
-        let count = servers.len();
+        let real = |server: &&Server| self.memory().reals.get(server.real);
+        let is_closed = |server: &&Server| real(server).is_some_and(|real| u32::from(real.closed) & settings.part != 0);
+        let (closed, count) = (servers.iter().filter(is_closed).count(), servers.len());
         if count == 0 {
             "The service has no real servers.".into()
+        } else if closed > 0 && idle == count {
+            let others = if closed < count { "; the others have weight 0 or have failed" } else { "" };
+            format!(
+                "Of the service's {count} real servers {closed} fail a check of this port, and take no new connections \
+                 to it{others}."
+            )
         } else if idle == count {
             format!("All of the service's real servers ({count}) have weight 0 or have failed.")
         } else if idle + full == count {

@@ -95,6 +95,32 @@ const SHOP: &str = r#"
 const SYN: &str = "ip4 198.51.100.7 > 192.0.2.10 / tcp 4242 > 443 S";
 
 #[test]
+fn a_closed_port_is_told() {
+    let mut tables = Tables::of(&SHOP.replace("persist", "check_policy = \"per-port\"\n    persist"));
+    tables.resolve();
+    tables.take(&SYN.replace("443", "80"));
+    tables.take(&SYN.replace("443 S", "80 A"));
+    let close = |tables: &mut Tables, servers: &[usize]| {
+        servers.iter().for_each(|&server| tables.plan.services[0].reals[server].closed = 0b10);
+        services::write(&tables.memory, &tables.plan, &tables.ids, CLOCK).unwrap();
+    };
+    close(&mut tables, &[0]);
+    let told = tables.explain(SYN).to_string();
+    assert!(
+        told.contains(
+            "Persistence: the client stays on web1, which fails a check of this port; for this connection it goes elsewhere.\n\
+             The scheduler rr, at place 0 of its round, chooses web2 (10.0.0.12, weight 1).\n"
+        ),
+        "{told}"
+    );
+    assert!(!told.contains("stays for"), "nothing is remembered: {told}");
+    close(&mut tables, &[0, 1]);
+    let told = tables.explain(SYN).to_string();
+    let why = "Of the service's 2 real servers 2 fail a check of this port, and take no new connections to it.\n";
+    assert!(told.contains(why), "{told}");
+}
+
+#[test]
 fn a_new_connection_is_told_from_its_headers_to_its_next_hop() {
     let tables = Tables::of(SHOP);
     tables.resolve();

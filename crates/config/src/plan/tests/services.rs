@@ -80,6 +80,68 @@ fn a_service_by_mark_serves_the_families_that_its_rules_can_match() {
     assert_eq!(plan.vips, BTreeSet::new());
 }
 
+/// Each port, and the part of its service that it is.
+fn parts(plan: &Plan) -> Vec<String> {
+    let ports = plan.destinations.iter().flat_map(|destination| &destination.ports);
+    let part = |port: &PortPlan| {
+        port.candidates.iter().map(|each| each.outcome.and_then(|outcome| outcome.part)).collect::<Vec<_>>()
+    };
+    let matching = |port: &PortPlan| PortMatch { protocol: port.protocol, ports: port.ports };
+    ports.map(|port| format!("{} {:?}", matching(port), part(port))).collect()
+}
+
+#[test]
+fn the_checked_ports_of_a_service_are_its_parts() {
+    let shop = |keys: &str| {
+        plan(&format!(
+            "[service.shop]\nvip = '192.0.2.10'\nports = ['tcp/80', 'tcp/443 -> 8443', 'tcp/444 -> 8443', 'udp/443', \
+             'tcp/1000-1999']\n{keys}\nserver = [{{ address = '10.0.0.1' }}]\n"
+        ))
+    };
+    assert_eq!(shop("").services[0].parts, [], "only by that policy");
+    let plan = shop("check_policy = 'per-port'\ncheck = [{ tcp = true }, { tcp = true, port = 1500 }, { ping = true }]");
+    let names: Vec<String> = plan.services[0].parts.iter().map(ToString::to_string).collect();
+    assert_eq!(names, ["tcp/80", "tcp/443", "tcp/444", "tcp/1000-1999"]);
+    let expected = ["tcp/80 [Some(0)]", "tcp/443 [Some(1)]", "tcp/444 [Some(2)]", "tcp/1000-1999 [Some(3)]", "udp/443 [None]"];
+    assert_eq!(parts(&plan), expected);
+    let alone = shop("check_policy = 'per-port'\ncheck = { tcp = true, port = 80 }");
+    assert_eq!(alone.services[0].parts, [], "with its only checked port a server loses all");
+}
+
+#[test]
+fn the_ports_of_a_marks_rules_are_parts_of_its_service() {
+    let plan = plan(
+        r#"
+        [[mark]]
+        value = 1
+        to = "192.0.2.10"
+        ports = ["tcp/80", "tcp/443"]
+
+        [[mark]]
+        value = 1
+        to = "192.0.2.10"
+        ports = "udp/443"
+
+        [[mark]]
+        value = 2
+        to = "192.0.2.10"
+        from = "198.51.100.0/24"
+        ports = "tcp/443"
+
+        [service.shop]
+        mark = 1
+        check_policy = "per-port"
+        server = [{ forward = "local" }]
+
+        [service.near]
+        mark = 2
+        check_policy = "per-port"
+        server = [{ forward = "local" }]
+        "#,
+    );
+    assert_eq!(parts(&plan), ["tcp/80 [Some(0)]", "tcp/443 [None, Some(1)]", "udp/443 [None]"]);
+}
+
 #[test]
 fn a_vip_that_no_rule_mentions_is_a_destination_without_ports() {
     let plan = plan(
