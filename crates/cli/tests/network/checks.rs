@@ -138,7 +138,7 @@ fn a_server_loses_one_port_by_itself() {
     let ask = |index: usize, scheme: &str| client(index).ask(scheme, vip);
     let staying: Vec<(usize, String)> = (0..4).map(|index| (index, ask(index, "https"))).collect();
     assert!(staying.iter().any(|(_, home)| home == "web1") && staying.iter().any(|(_, home)| home == "web2"));
-    farm.set_https("web1", false);
+    farm.stop_https("web1");
     site.daemon_says("fails: connection refused, 2 times in a row; the server stays up, without tcp/443");
     let without = |site: &Site| servers(site)[0]["health"]["without_ports"].clone();
     wait_until("443 of web1 is closed", || without(&site)[0] == "tcp/443");
@@ -154,14 +154,14 @@ fn a_server_loses_one_port_by_itself() {
     site.run(&text);
     assert_eq!(ask(staying[0].0, "https"), "web2");
     assert_eq!(ask(staying[0].0, "http"), staying[0].1);
-    farm.set_https("web2", false);
+    farm.stop_https("web2");
     wait_until("nobody serves 443", || servers(&site)[1]["health"]["without_ports"][0] == "tcp/443");
     let output = client(0).command(&format!("https://{vip}/"), &[]).output().unwrap();
     assert_eq!(output.status.code(), Some(7), "refused: {}", String::from_utf8_lossy(&output.stderr));
     assert!(site.status().reason("refused") > 0);
     assert_eq!(ask(staying[0].0, "http"), staying[0].1);
-    farm.set_https("web1", true);
-    farm.set_https("web2", true);
+    farm.start_https("web1", &net.servers()[0]);
+    farm.start_https("web2", &net.servers()[1]);
     wait_until("all is well", || (0..2).all(|server| servers(&site)[server]["health"]["failures"][0].is_null()));
     for (index, home) in &staying {
         assert_eq!([ask(*index, "https"), ask(*index, "http")], [home.clone(), home.clone()], "back");

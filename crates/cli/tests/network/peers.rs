@@ -2,7 +2,6 @@
 
 use crate::site::{PATIENCE, host};
 use marca_testkit::topology::{Namespace, Process, Topology};
-use nix::sys::signal::Signal;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -82,10 +81,16 @@ impl Farm {
         Self { nginx, _udp: udp }
     }
 
-    /// Has a server listen on 443, or not: as if somebody had changed its configuration.
-    pub fn set_https(&mut self, server: &str, listens: bool) {
+    /// Ends the nginx on 443 of a server.
+    pub fn stop_https(&mut self, server: &str) {
         let (_, nginx) = self.nginx.iter_mut().find(|(name, _)| name == server).unwrap();
-        nginx.set_https(listens);
+        nginx.https = None;
+    }
+
+    /// Starts it again, in its namespace.
+    pub fn start_https(&mut self, server: &str, namespace: &Namespace) {
+        let (_, nginx) = self.nginx.iter_mut().find(|(name, _)| name == server).unwrap();
+        nginx.https = Some(listening(namespace, &nginx.prefix, 443));
     }
 
     /// A file that was put below `/upload/` of a server.
@@ -95,11 +100,12 @@ impl Farm {
     }
 }
 
-/// An nginx of its own configuration: HTTP on 80 and HTTPS on 443, in both families, answers its name, serves
+/// An nginx of its own configuration: HTTP on 80, and another one for HTTPS on 443, in both families, answers its name, serves
 /// `/large.bin`, and takes what is put below `/upload/`.
 struct Nginx {
     prefix: PathBuf,
-    process: Process,
+    _http: Process,
+    https: Option<Process>,
 }
 
 impl Nginx {
@@ -107,34 +113,40 @@ impl Nginx {
         let prefix = content.dir.join(format!("nginx-{name}"));
         fs::create_dir_all(prefix.join("files/upload")).unwrap();
         fs::hard_link(content.large(), prefix.join("files/large.bin")).unwrap();
-        fs::write(prefix.join("nginx.conf"), configuration(name, &prefix, &content.dir)).unwrap();
-        let mut command = namespace.command("nginx");
-        command.arg("-p").arg(&prefix).arg("-c").arg(prefix.join("nginx.conf")).args(["-e", "stderr"]);
-        let process = Process::spawn(&mut command).unwrap();
-        let deadline = Instant::now() + PATIENCE;
-        // 443 is the last that it opens.
-        while namespace.enter(|| TcpStream::connect((Ipv4Addr::LOCALHOST, 443)).is_err()) {
-            assert!(Instant::now() < deadline, "nginx does not listen; it wrote:\n{}", process.output());
-            std::thread::sleep(std::time::Duration::from_millis(10));
+        let keys = content.dir.display();
+        let http = "listen [::]:80 ipv6only=on; listen 0.0.0.0:80;".to_owned();
+        let https = format!(
+            "listen [::]:443 ssl ipv6only=on; listen 0.0.0.0:443 ssl;
+             ssl_certificate {keys}/cert.pem; ssl_certificate_key {keys}/key.pem;"
+        );
+        for (port, listen) in [(80, http), (443, https)] {
+            fs::write(prefix.join(format!("{port}.conf")), configuration(name, &prefix, port, &listen)).unwrap();
         }
-        Self { prefix, process }
-    }
-
-    fn set_https(&mut self, listens: bool) {
-        let file = self.prefix.join("nginx.conf");
-        let text = fs::read_to_string(&file).unwrap();
-        let (on, off) = ("listen [::]:443", "#listen [::]:443");
-        let text = if listens { text.replace(off, on) } else { text.replace(on, off) };
-        fs::write(file, text).unwrap();
-        self.process.signal(Signal::SIGHUP).unwrap();
+        let http = listening(namespace, &prefix, 80);
+        let https = Some(listening(namespace, &prefix, 443));
+        Self { prefix, _http: http, https }
     }
 }
 
-fn configuration(name: &str, prefix: &Path, keys: &Path) -> String {
-    let (prefix, keys) = (prefix.display(), keys.display());
+/// The one for this port, once it listens.
+fn listening(namespace: &Namespace, prefix: &Path, port: u16) -> Process {
+    let mut command = namespace.command("nginx");
+    command.arg("-p").arg(prefix).arg("-c").arg(prefix.join(format!("{port}.conf"))).args(["-e", "stderr"]);
+    let process = Process::spawn(&mut command).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    // The one of IPv4 is the last that it opens.
+    while namespace.enter(|| TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err()) {
+        assert!(Instant::now() < deadline, "nginx does not listen; it wrote:\n{}", process.output());
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    process
+}
+
+fn configuration(name: &str, prefix: &Path, port: u16, listen: &str) -> String {
+    let prefix = prefix.display();
     // One process, in the foreground: what is started here ends here.
     format!(
-        "daemon off; master_process off; pid {prefix}/pid; error_log stderr error;
+        "daemon off; master_process off; pid {prefix}/{port}.pid; error_log stderr error;
         events {{ worker_connections 512; }}
         http {{
             access_log off;
@@ -142,9 +154,7 @@ fn configuration(name: &str, prefix: &Path, keys: &Path) -> String {
             client_body_temp_path {prefix}/body; proxy_temp_path {prefix}/proxy; fastcgi_temp_path {prefix}/fastcgi;
             uwsgi_temp_path {prefix}/uwsgi; scgi_temp_path {prefix}/scgi;
             server {{
-                listen 0.0.0.0:80; listen [::]:80 ipv6only=on;
-                listen [::]:443 ssl ipv6only=on; listen 0.0.0.0:443 ssl;
-                ssl_certificate {keys}/cert.pem; ssl_certificate_key {keys}/key.pem;
+                {listen}
                 add_header X-Served-By {name} always;
                 root {prefix}/files;
                 location = / {{ default_type text/plain; return 200 {name}; }}
