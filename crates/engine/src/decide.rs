@@ -3,7 +3,9 @@
 use crate::classify::{Class, Outbound, Unique};
 use crate::flow::{self, Found, FromClient, FromServer, Key, NO_RECORD};
 use crate::forward::fullnat;
-use crate::layout::{ANNOUNCED, Address, Control, NO_REAL, Real, Service, TCP, UDP, real_flags, service_flags, state_bits};
+use crate::layout::{
+    ANNOUNCED, Address, Control, NO_REAL, Real, Service, TCP, UDP, real_flags, service_flags, state_bits,
+};
 use crate::persist;
 use crate::reason::Reason;
 use crate::schedule::{self, CursorMove, Newcomer, SlotView, locality};
@@ -450,8 +452,8 @@ fn is_over(h: &Headers, settings: &Service, found: &Found, failed: bool, now: u3
 fn has_failed<T: Tables>(t: &T, h: &Headers, settings: &Service, found: &Found, table: CellTable) -> bool {
     let Some(real) = t.real(found.real) else { return false };
     let waits = table == CellTable::HalfOpen && (h.protocol == UDP || h.opens());
-    let failed = real.flags & real_flags::DOWN != 0
-        && (real.flags & real_flags::KEEP == 0 || h.protocol == UDP || waits);
+    let failed =
+        real.flags & real_flags::DOWN != 0 && (real.flags & real_flags::KEEP == 0 || h.protocol == UDP || waits);
     failed || (waits && is_closed(&real, settings))
 }
 

@@ -328,12 +328,7 @@ impl Writer<'_> {
     }
 
     /// The service itself, or a part of it; without its real servers.
-    fn part<'p>(
-        &mut self,
-        plan: &ServicePlan,
-        config: u32,
-        part: Option<u8>,
-    ) -> Result<Option<Changed<'p>>, NoRoom> {
+    fn part<'p>(&mut self, plan: &ServicePlan, config: u32, part: Option<u8>) -> Result<Option<Changed<'p>>, NoRoom> {
         let Some(owner) = self.ids.service(&plan.name, plan.family) else { return Ok(None) };
         let Some(number) = self.ids.part(plan, part) else { return Ok(None) };
         let Some(cell) = self.memory.services.get(number) else { return Ok(None) };

@@ -29,12 +29,7 @@ pub(super) struct Rule<'c> {
 
 impl<'c> Rule<'c> {
     /// None: no packet of this family can match.
-    pub fn of(
-        rule: &'c MarkRule,
-        family: Family,
-        outcome: Option<Outcome>,
-        parts: &'c [PortMatch],
-    ) -> Option<Self> {
+    pub fn of(rule: &'c MarkRule, family: Family, outcome: Option<Outcome>, parts: &'c [PortMatch]) -> Option<Self> {
         let mut sources = vec![None];
         if !rule.from.is_empty() {
             let of_family = rule.from.iter().filter(|from| Family::of(from.addr()) == family);

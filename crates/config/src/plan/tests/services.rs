@@ -99,10 +99,12 @@ fn the_checked_ports_of_a_service_are_its_parts() {
         ))
     };
     assert_eq!(shop("").services[0].parts, [], "only by that policy");
-    let plan = shop("check_policy = 'per-port'\ncheck = [{ tcp = true }, { tcp = true, port = 1500 }, { ping = true }]");
+    let plan =
+        shop("check_policy = 'per-port'\ncheck = [{ tcp = true }, { tcp = true, port = 1500 }, { ping = true }]");
     let names: Vec<String> = plan.services[0].parts.iter().map(ToString::to_string).collect();
     assert_eq!(names, ["tcp/80", "tcp/443", "tcp/444", "tcp/1000-1999"]);
-    let expected = ["tcp/80 [Some(0)]", "tcp/443 [Some(1)]", "tcp/444 [Some(2)]", "tcp/1000-1999 [Some(3)]", "udp/443 [None]"];
+    let expected =
+        ["tcp/80 [Some(0)]", "tcp/443 [Some(1)]", "tcp/444 [Some(2)]", "tcp/1000-1999 [Some(3)]", "udp/443 [None]"];
     assert_eq!(parts(&plan), expected);
     let alone = shop("check_policy = 'per-port'\ncheck = { tcp = true, port = 80 }");
     assert_eq!(alone.services[0].parts, [], "with its only checked port a server loses all");
