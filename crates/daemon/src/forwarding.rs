@@ -2,6 +2,7 @@
 
 use crate::linux::sysctl;
 use crate::place::ChangedSysctl;
+use crate::steps::{self, Step};
 use marca_config::plan::{Family, Plan};
 
 /// Which values the director's interfaces must have. `interfaces` are those on which real servers' replies arrive.
@@ -21,28 +22,40 @@ pub fn wanted(plan: &Plan, interfaces: &[String]) -> Vec<(String, &'static str)>
     wanted
 }
 
-/// Sets what has another value, and answers what it was. An interface that forwards stops to accept router
-/// advertisements unless it is told to (`Documentation/networking/ip-sysctl.rst`, `accept_ra`), so it is told.
-pub fn set(wanted: &[(String, &'static str)]) -> Result<Vec<ChangedSysctl>, sysctl::SysctlError> {
-    let mut changed = Vec::new();
-    for (name, value) in wanted {
-        if let Some(interface) = name.strip_prefix("net.ipv6.conf.").and_then(|n| n.strip_suffix(".forwarding")) {
-            let accept_ra = format!("net.ipv6.conf.{interface}.accept_ra");
-            if sysctl::read(&accept_ra)?.trim() == "1" {
-                change(&accept_ra, "2", &mut changed)?;
-            }
-        }
-        change(name, value, &mut changed)?;
-    }
-    Ok(changed)
+/// A sysctl that has another value than it must have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Needed {
+    pub name: String,
+    pub value: &'static str,
+    pub before: String,
 }
 
-fn change(name: &str, value: &str, changed: &mut Vec<ChangedSysctl>) -> Result<(), sysctl::SysctlError> {
-    let before = sysctl::read(name)?.trim().to_owned();
-    if before != value {
+/// What has another value, in the order in which it must be set. An interface that forwards stops to accept router
+/// advertisements unless it is told to (`Documentation/networking/ip-sysctl.rst`, `accept_ra`), so it is told.
+pub fn needed(wanted: &[(String, &'static str)]) -> Result<Vec<Needed>, sysctl::SysctlError> {
+    let mut needed = Vec::new();
+    for (name, value) in wanted {
+        if let Some(interface) = name.strip_prefix("net.ipv6.conf.").and_then(|n| n.strip_suffix(".forwarding")) {
+            let name = format!("net.ipv6.conf.{interface}.accept_ra");
+            let before = sysctl::read(&name)?.trim().to_owned();
+            if before == "1" {
+                needed.push(Needed { name, value: "2", before });
+            }
+        }
+        let before = sysctl::read(name)?.trim().to_owned();
+        if before != *value {
+            needed.push(Needed { name: name.clone(), value, before });
+        }
+    }
+    Ok(needed)
+}
+
+/// Sets them.
+pub fn set(needed: &[Needed]) -> Result<(), sysctl::SysctlError> {
+    for Needed { name, value, before } in needed {
         sysctl::write(name, value)?;
+        steps::taken(Step::Sysctl);
         tracing::info!("set {name} from {before} to {value}");
-        changed.push(ChangedSysctl { name: name.to_owned(), before });
     }
     Ok(())
 }

@@ -18,6 +18,7 @@
 //! | [`run`] | the event loop |
 //! | [`status`] | what a director counts, for people and programs |
 //! | [`doctor`] | what is wrong with a host, and what mends it |
+//! | [`steps`] | the steps in which a configuration comes into force, after each of which a daemon may be killed |
 //! | [`watch`] | the same again and again |
 //! | [`metrics`] | the same for Prometheus |
 //! | [`linux`] | the kernel's interfaces |
@@ -39,5 +40,6 @@ pub mod routes;
 pub mod run;
 pub mod standings;
 pub mod status;
+pub mod steps;
 pub mod vips;
 pub mod watch;

@@ -4,6 +4,7 @@ use crate::linux::attach::Mode;
 use crate::linux::data_plane::since_boot;
 use crate::overrides::Overrides;
 use crate::standings::Standings;
+use crate::steps::{self, Step};
 use ipnet::IpNet;
 use marca_tables::ids::{Ids, Renumbered};
 use nix::fcntl::{Flock, FlockArg};
@@ -194,11 +195,13 @@ impl Place {
         save(&self.state_file(), state)?;
         // Its lines are of the file before.
         match fs::remove_file(self.numbers_file()) {
+            Ok(()) => steps::taken(Step::NumbersGone),
             Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
-                Err(PlaceError::new("remove", &self.numbers_file(), cause))
+                return Err(PlaceError::new("remove", &self.numbers_file(), cause));
             }
-            _ => Ok(()),
+            Err(_) => {}
         }
+        Ok(())
     }
 
     /// A change of numbers of which `state` is the outcome: with thousands of real servers that is not written as a whole for
@@ -215,7 +218,9 @@ impl Place {
         let first = if length == 0 { format!("{of}\n") } else { String::new() };
         let mut file = OpenOptions::new().create(true).append(true).open(&path).map_err(failed)?;
         // Not made sure to be on a disk: with the machine the tables end, which carry the numbers.
-        file.write_all(format!("{first}{line}\n").as_bytes()).map_err(failed)
+        file.write_all(format!("{first}{line}\n").as_bytes()).map_err(failed)?;
+        steps::taken(Step::Numbers);
+        Ok(())
     }
 
     /// What tells a state file from the one before it.
@@ -291,7 +296,9 @@ impl Place {
     pub fn clear(&self) -> Result<(), PlaceError> {
         let files =
             [self.state_file(), self.numbers_file(), self.standings_file(), self.overrides_file(), self.running_file()];
-        for path in files.into_iter().chain([self.control_socket(), self.lock_file()]) {
+        // A daemon that was killed while it wrote one has left what it wrote.
+        let half = files.clone().map(|path| beside(&path));
+        for path in files.into_iter().chain(half).chain([self.control_socket(), self.lock_file()]) {
             match fs::remove_file(&path) {
                 Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
                     return Err(PlaceError::new("remove", &path, cause));
@@ -352,18 +359,26 @@ fn save<T: Serialize>(path: &Path, value: &T) -> Result<(), PlaceError> {
 
 /// All or nothing: a reader sees the old file or the new one, and so does a daemon that was killed in between.
 fn replace(path: &Path, text: &[u8]) -> Result<(), PlaceError> {
-    let new = path.with_extension("new");
+    let new = beside(path);
     let write = || {
         let mut file = File::create(&new)?;
         file.write_all(text)?;
         file.sync_all()?;
-        fs::rename(&new, path)
+        steps::taken(Step::FileBeside);
+        fs::rename(&new, path)?;
+        steps::taken(Step::FileInPlace);
+        Ok(())
     };
     write().map_err(|cause| {
         // Half a file on a full disk helps nobody.
         let _ = fs::remove_file(&new);
         PlaceError::new("write", path, cause)
     })
+}
+
+/// Where a file is written that is to take this one's place.
+fn beside(path: &Path) -> PathBuf {
+    path.with_extension("new")
 }
 
 #[cfg(test)]

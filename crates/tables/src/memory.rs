@@ -185,23 +185,21 @@ impl Memory {
         memory
     }
 
-    /// Writes the sizes into empty tables.
+    /// Writes the sizes into empty tables; the version last, which says that they are there.
     pub fn initialise(&self, seed: u64) {
         let buckets = |cells: u32| cells / limits::WAYS - 1;
-        self.control.set(
-            0,
-            &Control {
-                seed,
-                version: LAYOUT_VERSION,
-                address_mask: self.capacity.addresses - 1,
-                port_mask: self.capacity.ports - 1,
-                half_len: self.capacity.half,
-                flow_mask: buckets(self.capacity.flows),
-                half_open_mask: buckets(self.capacity.half_open),
-                template_mask: buckets(self.capacity.templates),
-                ..Control::default()
-            },
-        );
+        let control = Control {
+            seed,
+            address_mask: self.capacity.addresses - 1,
+            port_mask: self.capacity.ports - 1,
+            half_len: self.capacity.half,
+            flow_mask: buckets(self.capacity.flows),
+            half_open_mask: buckets(self.capacity.half_open),
+            template_mask: buckets(self.capacity.templates),
+            ..Control::default()
+        };
+        self.control.set(0, &control);
+        self.control.set(0, &Control { version: LAYOUT_VERSION, ..control });
     }
 
     /// How many ticks of its group's bucket an ICMP error uses up: see `marca_engine::answer`.

@@ -170,6 +170,11 @@ impl<'p> Prepared<'p> {
 
     /// Puts the services in force, one after the other, each by one store.
     pub fn switch(&self, memory: &Memory) {
+        self.switch_each(memory, || {});
+    }
+
+    /// The same, and says after each of them that it is.
+    pub fn switch_each(&self, memory: &Memory, done: impl Fn()) {
         for (number, address) in &self.sources {
             memory.sources.set(*number, address);
         }
@@ -185,6 +190,7 @@ impl<'p> Prepared<'p> {
             if *new != old {
                 switch(memory, *number, cell, *new);
             }
+            done();
         }
         for cell in self.gained.iter().filter_map(|number| memory.services.get(*number)) {
             let service = cell.versions[(cell.current & 1) as usize];

@@ -205,7 +205,7 @@ const NATIVE: u64 = 1;
 const GENERIC: u64 = 2;
 
 /// How a program is attached, if there is one.
-fn xdp(namespace: &Namespace, interface: &str) -> Option<u64> {
+pub fn xdp(namespace: &Namespace, interface: &str) -> Option<u64> {
     let link = ip(namespace, &["link", "show", "dev", interface]);
     link[0]["xdp"]["mode"].as_u64()
 }
@@ -227,7 +227,7 @@ fn ip(namespace: &Namespace, arguments: &[&str]) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-fn read_sysctl(namespace: &Namespace, name: &str) -> String {
+pub fn read_sysctl(namespace: &Namespace, name: &str) -> String {
     let path = format!("/proc/sys/{}", name.replace('.', "/"));
     namespace.enter(|| fs::read_to_string(path)).unwrap().trim().to_owned()
 }

@@ -12,6 +12,7 @@ mod hand;
 mod hops;
 mod icmp;
 mod ipvs;
+mod killed;
 mod lifecycle;
 mod methods;
 mod metrics;

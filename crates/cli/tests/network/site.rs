@@ -29,6 +29,8 @@ pub struct Site {
     pub state_dir: Option<PathBuf>,
     /// The daemon's clock on the wall is what this file says: a date, as libfaketime reads it.
     pub clock: Option<PathBuf>,
+    /// After which step the next daemon that is started dies by itself: see `marca_daemon::steps`.
+    pub die_after: Option<String>,
 }
 
 impl Site {
@@ -63,6 +65,7 @@ impl Site {
             attach: "xdp",
             state_dir: None,
             clock: None,
+            die_after: None,
         };
         // What a run that was killed has left behind.
         site.remove_folders();
@@ -131,6 +134,23 @@ impl Site {
         output
     }
 
+    /// Starts a daemon that may die on the way: after which step it has, or `None` if packets flow.
+    pub fn run_or_die(&mut self, config: &str) -> Option<String> {
+        let daemon = self.spawn(config);
+        if daemon.wait_for_line("ready:", PATIENCE).is_ok() {
+            self.daemon = Some(daemon);
+            return None;
+        }
+        Some(died(daemon))
+    }
+
+    /// Has the daemon read another configuration, by which it may die: after which step, or `None` if it is in force.
+    pub fn reload_or_die(&mut self, config: &str) -> Option<String> {
+        self.write(config);
+        let reloaded = self.marca(&["reload"]);
+        (!reloaded.status.success()).then(|| died(self.daemon.take().expect("a daemon runs")))
+    }
+
     /// Waits until the daemon writes this: what it complains of and what it says come by different ways.
     pub fn daemon_says(&self, text: &str) {
         self.daemon.as_ref().expect("a daemon runs").wait_for_line(text, PATIENCE).unwrap();
@@ -150,6 +170,9 @@ impl Site {
             command.env("LD_PRELOAD", "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1");
             command.env("FAKETIME_TIMESTAMP_FILE", file).env("FAKETIME_NO_CACHE", "1");
             command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        }
+        if let Some(step) = &self.die_after {
+            command.env(marca_daemon::steps::VARIABLE, step);
         }
         Process::spawn(command.arg("--config").arg(self.file())).unwrap()
     }
@@ -250,6 +273,14 @@ impl Site {
         let (from, to) = (from.into(), SocketAddr::new(vip.into(), ECHO));
         self.net.client().enter(|| Session::open(Some(from), to, PATIENCE)).unwrap()
     }
+}
+
+/// The step after which a daemon has died.
+fn died(mut daemon: Process) -> String {
+    daemon.wait(PATIENCE).unwrap();
+    let said = daemon.output();
+    let step = said.lines().find_map(|line| line.strip_prefix("died after "));
+    step.unwrap_or_else(|| panic!("it has ended by itself: {said}")).to_owned()
 }
 
 fn without_checks(config: &str) -> String {

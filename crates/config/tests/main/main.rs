@@ -2,4 +2,5 @@
 
 mod any_text;
 mod good_files;
+mod mutated;
 mod refused_files;

@@ -1,6 +1,6 @@
 //! An interface that has gone and come again, or that was switched off and on: what it has lost by that.
 
-use super::interfaces::kept;
+use super::interfaces::{attach, kept};
 use super::{Classified, Director, DirectorError};
 use crate::forwarding;
 use crate::linux::attach::Wish;
@@ -36,7 +36,7 @@ impl Director {
     fn attach_again(&mut self, known: &[Interface]) -> Result<(), DirectorError> {
         let is_there = |wish: &Wish| known.iter().any(|interface| interface.name == wish.interface);
         let wishes: Vec<Wish> = kept(&self.state.attached).into_iter().filter(is_there).collect();
-        self.plane.attach(&wishes)?;
+        attach(&mut self.plane, (&mut self.state, &self.place), &wishes)?;
         // Mark rules know interfaces by their numbers.
         let mut classified = Classified::of(&self.plane.maps.memory, &self.state.ids, known);
         for (name, index) in &self.classified.interfaces {

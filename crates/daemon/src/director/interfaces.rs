@@ -3,12 +3,15 @@
 use super::{Director, DirectorError};
 use crate::forwarding;
 use crate::linux::attach::{Attachment, Mode, Wish};
+use crate::linux::data_plane::{DataPlane, DataPlaneError};
 use crate::linux::network::{Interface, Network, NetworkError};
 use crate::linux::offload;
-use crate::place::{Attached, PlacedVip};
+use crate::place::{Attached, ChangedSysctl, Place, PlacedVip, State};
+use crate::steps::{self, Step};
 use crate::vips::{self, Announcements};
 use marca_config::model::{Attach, Config};
 use std::collections::BTreeSet;
+use std::io;
 use std::net::IpAddr;
 use std::time::Instant;
 
@@ -32,24 +35,24 @@ impl Director {
     pub(super) fn set_sysctls(&mut self, config: &Config) -> Result<(), DirectorError> {
         let replies = if config.router.inside.is_empty() { &config.router.outside } else { &config.router.inside };
         let before = self.state.sysctls.len();
-        for changed in forwarding::set(&forwarding::wanted(&self.plan, replies))? {
+        let needed = forwarding::needed(&forwarding::wanted(&self.plan, replies))?;
+        for needed in &needed {
             // A value that an earlier run changed has its first value on record.
-            if !self.state.sysctls.iter().any(|known| known.name == changed.name) {
-                self.state.sysctls.push(changed);
+            if !self.state.sysctls.iter().any(|known| known.name == needed.name) {
+                self.state.sysctls.push(ChangedSysctl { name: needed.name.clone(), before: needed.before.clone() });
             }
         }
+        // On record before it is done: whoever comes after a crash finds the new value there.
         if self.state.sysctls.len() != before {
             self.place.save_state(&self.state)?;
         }
-        Ok(())
+        Ok(forwarding::set(&needed)?)
     }
 
     pub(super) fn attach(&mut self, wishes: &[Wish]) -> Result<Vec<Attachment>, DirectorError> {
-        let attachments = self.plane.attach(wishes)?;
+        let attachments = attach(&mut self.plane, (&mut self.state, &self.place), wishes)?;
         let both = wishes.iter().zip(&attachments);
         self.state.attached = both.map(|(wish, attachment)| attached(wish, attachment)).collect();
-        let made = attachments.iter().filter(|attachment| attachment.made_qdisc);
-        self.state.qdiscs.extend(made.map(|attachment| attachment.interface.clone()));
         self.place.save_state(&self.state)?;
         Ok(attachments)
     }
@@ -78,6 +81,7 @@ impl Director {
         let wanted: BTreeSet<&PlacedVip> = places.iter().collect();
         let gone: Vec<PlacedVip> = self.state.vips.iter().filter(|vip| !wanted.contains(vip)).cloned().collect();
         vips::take(&self.network, &gone).await?;
+        steps::taken(Step::VipsTaken);
         self.state.vips.retain(|vip| wanted.contains(vip));
         let missing = vips::missing(&places, &self.network.addresses().await?);
         let known: BTreeSet<PlacedVip> = self.state.vips.iter().cloned().collect();
@@ -86,6 +90,7 @@ impl Director {
             self.place.save_state(&self.state)?;
         }
         vips::put(&self.network, &missing, &sides).await?;
+        steps::taken(Step::VipsPut);
         self.announce(&sides, &places, &missing)
     }
 
@@ -113,6 +118,26 @@ impl Director {
         }
         Ok(())
     }
+}
+
+/// Attaches the data plane. What it makes for that is on record before it is made, and off it where it was there.
+pub(super) fn attach(
+    plane: &mut DataPlane,
+    (state, place): (&mut State, &Place),
+    wishes: &[Wish],
+) -> Result<Vec<Attachment>, DataPlaneError> {
+    let own = state.qdiscs.clone();
+    let attachments = plane.attach(wishes, &mut |interface| {
+        if state.qdiscs.iter().any(|known| known == interface) {
+            return Ok(());
+        }
+        state.qdiscs.push(interface.to_owned());
+        place.save_state(state).map_err(io::Error::other)
+    })?;
+    let made = attachments.iter().filter(|attachment| attachment.made_qdisc);
+    let made: Vec<&str> = made.map(|attachment| attachment.interface.as_str()).collect();
+    state.qdiscs.retain(|interface| own.contains(interface) || made.contains(&interface.as_str()));
+    Ok(attachments)
 }
 
 /// Outside and inside, each once.

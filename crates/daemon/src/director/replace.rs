@@ -2,11 +2,12 @@
 //! service as it was or as it will be.
 
 use super::health::quorum;
-use super::interfaces::{kept, wishes};
+use super::interfaces::{attach, kept, wishes};
 use super::{Classified, Director, DirectorError};
 use crate::linux::attach::Wish;
 use crate::linux::data_plane::since_boot;
 use crate::linux::network::Interface;
+use crate::steps::{self, Phase, Step, Way};
 use marca_config::model::{Config, Limits, Metrics};
 use marca_config::plan::{Difference, Plan};
 use marca_tables::ids::{Ids, Renumbered};
@@ -92,6 +93,7 @@ impl Director {
 
     /// [`replace`](Self::replace) for one that has been read elsewhere.
     pub async fn put(&mut self, mut wanted: Wanted) -> Result<Replaced, DirectorError> {
+        let _way = Way::begin(Phase::Reload);
         let began = Instant::now();
         let (mut standings, now) = (self.standings.clone(), since_boot()?);
         let file = Arc::clone(&wanted.plan);
@@ -112,7 +114,8 @@ impl Director {
             difference.changed.iter().filter(|(before, _)| before.is_none()).map(|&(_, index)| index).collect();
         let plans = (&*self.plan, &*wanted.plan);
         let renumbered = self.state.ids.replace(plans, &difference, capacity.services, capacity.reals)?;
-        if let Err(error) = self.put_tables(&wanted, &difference, &interfaces, &renumbered).await {
+        let put = self.put_tables(&wanted, &difference, &interfaces, (&renumbered, &unknown)).await;
+        if let Err(error) = put {
             // Numbers that were there find room again.
             let (plans, back) = ((&*wanted.plan, &*self.plan), Difference::of(&wanted.plan, &self.plan));
             let renumbered = self.state.ids.replace(plans, &back, capacity.services, capacity.reals)?;
@@ -140,8 +143,6 @@ impl Director {
         let mut failed = |what: Result<(), DirectorError>| {
             what.err().into_iter().for_each(|error| replaced.findings.push(format!("in force, but: {error}")));
         };
-        let numbers = numbers(&self.state.ids, &self.plan, &unknown);
-        failed(self.plane.maps.clear_refused(&numbers).map_err(DirectorError::from));
         failed(self.place.save_overrides(&self.overrides).map_err(DirectorError::from));
         self.save_standings();
         failed(self.set_sysctls(&wanted.config));
@@ -161,45 +162,54 @@ impl Director {
         wanted: &Wanted,
         difference: &Difference,
         interfaces: &[Interface],
-        renumbered: &Renumbered,
+        (renumbered, unknown): (&Renumbered, &[usize]),
     ) -> Result<(), DirectorError> {
-        let Self { plane, state, network, hops, classifier, .. } = self;
-        let (ids, clock) = (&state.ids, plane.clock);
-        let prepared = Prepared::new(&plane.maps.memory, &wanted.plan, Some(difference), ids, clock)?;
+        let Self { plane, state, place, network, hops, classifier, .. } = self;
+        let ids = &state.ids;
+        let prepared = Prepared::new(&plane.maps.memory, &wanted.plan, Some(difference), ids, plane.clock)?;
         let classified = Classified::of(&plane.maps.memory, ids, interfaces);
         let half = if !difference.classifier.is_empty() || self.classified != classified {
             let (memory, interfaces) = (&plane.maps.memory, &classified.interfaces);
             let half = classifier.write(memory, &wanted.plan, ids, interfaces, Some(&difference.classifier))?;
+            steps::taken(Step::Half);
             plane.maps.write_prefixes(half.half, &half.prefixes)?;
+            steps::taken(Step::Prefixes);
             Some(half)
         } else {
             None
         };
+        // Nobody counts for them yet.
         plane.maps.clear_traffic(&renumbered.reals())?;
+        plane.maps.clear_refused(&numbers(ids, &wanted.plan, unknown))?;
+        steps::taken(Step::Counters);
         // Whoever comes after a crash must know what carries a number.
-        self.place.save_renumbered(state, renumbered)?;
-        let wishes = wishes(&wanted.config, interfaces);
-        let is_new = |wish: &&Wish| !state.attached.iter().any(|attached| attached.interface == wish.interface);
-        if wishes.iter().any(|wish| is_new(&wish)) {
-            let attached = kept(&state.attached);
-            let both = attached.iter().chain(wishes.iter().filter(is_new)).cloned();
-            if let Err(error) = plane.attach(&both.collect::<Vec<_>>()) {
-                plane.attach(&attached)?;
+        place.save_renumbered(state, renumbered)?;
+        let attached = kept(&state.attached);
+        let is_new = |wish: &Wish| !attached.iter().any(|attached| attached.interface == wish.interface);
+        let new: Vec<Wish> = wishes(&wanted.config, interfaces).into_iter().filter(is_new).collect();
+        if !new.is_empty() {
+            let both: Vec<Wish> = attached.iter().chain(&new).cloned().collect();
+            if let Err(error) = attach(plane, (state, place), &both) {
+                attach(plane, (state, place), &attached)?;
                 return Err(error.into());
             }
         }
         prepared.write_reals(&plane.maps.memory);
+        steps::taken(Step::Reals);
         let silent: BTreeSet<(u32, IpAddr)> = hops.unresolved().into_iter().collect();
-        hops.replace(network, (&*self.plan, &*wanted.plan), difference, ids, interfaces).await;
-        hops.write_changed(&plane.maps.memory, &wanted.plan, difference, ids);
+        hops.replace(network, (&*self.plan, &*wanted.plan), difference, &state.ids, interfaces).await;
+        hops.write_changed(&plane.maps.memory, &wanted.plan, difference, &state.ids);
+        steps::taken(Step::Hops);
         self.wait_for_neighbours(NEIGHBOUR_PATIENCE_OF_RELOADS, &silent).await;
         let memory = &self.plane.maps.memory;
-        prepared.switch(memory);
+        prepared.switch_each(memory, || steps::taken(Step::Service));
         if let Some(half) = half {
             self.classifier.switch(memory, half);
+            steps::taken(Step::Classifier);
             (self.classified, self.switched) = (classified, Instant::now());
         }
         services::end_leaving(memory, &self.state.ids);
+        steps::taken(Step::Leaving);
         Ok(())
     }
 }

@@ -12,6 +12,7 @@ use crate::overrides::Overrides;
 use crate::place::Place;
 use crate::routes::Routes;
 use crate::standings::Standings;
+use crate::steps::{self, Phase, Step, Way};
 use crate::vips;
 use marca_config::model::Limits;
 use marca_config::plan::{Plan, ServicePlan};
@@ -34,6 +35,7 @@ impl Director {
     /// A bad configuration changes nothing.
     pub async fn start(place: Place, file: &str, text: &str) -> Result<(Self, Started), DirectorError> {
         let wanted = Wanted::of(file, text)?;
+        let _way = Way::begin(Phase::Start);
         let network = Network::open()?;
         let interfaces = interfaces(&network, &wanted.config).await?;
         let mut state = place.state()?;
@@ -55,6 +57,7 @@ impl Director {
         if plane.adopted {
             plane.maps.clear_traffic(&new)?;
             plane.maps.clear_refused(&numbers(&state.ids, &wanted.plan, &unknown))?;
+            steps::taken(Step::Counters);
         }
         state.hz = plane.clock.hz;
         let overrides = place.overrides().unwrap_or_else(|error| {
@@ -108,6 +111,7 @@ impl Director {
         let attached = director.attach(&wishes)?;
         director.put_vips(&wanted.config, &interfaces).await?;
         director.copy_routes().await;
+        steps::taken(Step::Routes);
         director.place.save_running(text)?;
         let mut findings = director.findings(&interfaces);
         let none = Standings::default();
@@ -126,16 +130,22 @@ impl Director {
         let prepared = Prepared::new(&plane.maps.memory, &plan, None, &state.ids, plane.clock)?;
         let classified = Classified::of(&plane.maps.memory, &state.ids, interfaces);
         let half = classifier.write(&plane.maps.memory, &plan, &state.ids, &classified.interfaces, None)?;
+        steps::taken(Step::Half);
         plane.maps.write_prefixes(half.half, &half.prefixes)?;
+        steps::taken(Step::Prefixes);
         prepared.write_reals(&plane.maps.memory);
+        steps::taken(Step::Reals);
         self.hops = Hops::look_up(&self.network, &plan, &state.ids, interfaces).await;
         self.hops.ask_for_unresolved(&self.network).await;
         self.hops.write(&plane.maps.memory);
+        steps::taken(Step::Hops);
         self.wait_for_neighbours(NEIGHBOUR_PATIENCE, &BTreeSet::new()).await;
         let memory = &self.plane.maps.memory;
-        prepared.switch(memory);
+        prepared.switch_each(memory, || steps::taken(Step::Service));
         self.classifier.switch(memory, half);
+        steps::taken(Step::Classifier);
         services::end_leaving(memory, &self.state.ids);
+        steps::taken(Step::Leaving);
         (self.classified, self.switched) = (classified, Instant::now());
         Ok(())
     }

@@ -4,6 +4,7 @@
 
 use crate::linux::data_plane::{DataPlane, DataPlaneError, Hook};
 use crate::linux::{link, tc};
+use crate::steps::{self, Step};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::xdp::XdpMode;
 use marca_config::model::Attach;
@@ -76,7 +77,13 @@ impl DataPlane {
     /// XDP is native, unless one of its interfaces cannot: then it is generic on all that must have XDP, because a driver
     /// without it takes no redirected frames either, and the others get TC. What is generic stays so until it is
     /// detached: a link cannot change over, and packets would meet no program in between.
-    pub fn attach(&mut self, wishes: &[Wish]) -> Result<Vec<Attachment>, DataPlaneError> {
+    ///
+    /// `will_make` is told the interface before its qdisc is made, or found to be there.
+    pub fn attach(
+        &mut self,
+        wishes: &[Wish],
+        will_make: &mut dyn FnMut(&str) -> io::Result<()>,
+    ) -> Result<Vec<Attachment>, DataPlaneError> {
         self.prepare(wishes)?;
         let Decision { modes, why } = self.decide(wishes)?;
         let of = |mode| wishes.iter().zip(&modes).filter(move |(_, is)| **is == mode).map(|(wish, _)| wish);
@@ -84,15 +91,18 @@ impl DataPlane {
         for wish in of(Mode::Tc) {
             self.need(Hook::Tc)?;
             let dir = self.dir.clone();
-            if tc::attach(self.classifier(marca_bpf::ENTRY_TC)?, &dir, &wish.interface, tc::Kinds::LinkElseFilter)? {
+            let entry = self.classifier(marca_bpf::ENTRY_TC)?;
+            if tc::attach(entry, &dir, &wish.interface, tc::Kinds::LinkElseFilter, will_make)? {
                 made_qdiscs.push(wish.interface.as_str());
             }
+            steps::taken(Step::Attached);
         }
         for wish in of(Mode::Generic) {
             // A link of the other kind is in the way.
             let native = self.dir.join(links(Mode::Native)).join(link::name(&wish.interface));
             if native.exists() {
                 end_attachment(&native)?;
+                steps::taken(Step::Ended);
             }
             self.attach_xdp(&wish.interface, Mode::Generic)?;
         }
@@ -166,6 +176,7 @@ impl DataPlane {
             // An interface that has gone leaves its link behind, attached to nothing.
             if entry.attach_to_link(FdLink::from(link).try_into().map_err(|_| DataPlaneError::Lacks("a link"))?).is_ok()
             {
+                steps::taken(Step::Attached);
                 return Ok(());
             }
             end_attachment(&pin)?;
@@ -177,7 +188,9 @@ impl DataPlane {
         link.pin(&pin).map(drop).map_err(|cause| DataPlaneError::Io {
             doing: format!("pin {}", pin.display()),
             cause: io::Error::other(cause.to_string()),
-        })
+        })?;
+        steps::taken(Step::Attached);
+        Ok(())
     }
 
     /// Pins of the attachments of this kind.
@@ -192,7 +205,10 @@ impl DataPlane {
                 let mut of_mode = attachments.iter().filter(|attachment| attachment.mode == mode);
                 of_mode.any(|attachment| pin.ends_with(link::name(&attachment.interface)))
             };
-            self.attached(mode).iter().filter(|pin| !is_used(pin)).try_for_each(|pin| end_attachment(pin))?;
+            for pin in self.attached(mode).iter().filter(|pin| !is_used(pin)) {
+                end_attachment(pin)?;
+                steps::taken(Step::Ended);
+            }
         }
         self.forget_calls()
     }

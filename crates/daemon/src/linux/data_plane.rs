@@ -16,12 +16,13 @@
 
 use crate::linux::object::Object;
 use crate::linux::{attach, bpffs};
+use crate::steps::{self, Step};
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Map, MapData, MapError, PerCpuArray, ProgramArray};
 use aya::programs::{Program, ProgramError, SchedClassifier, TestRun, TestRunOptions, Xdp};
 use aya::{EbpfLoader, Pod};
 use ipnet::IpNet;
-use marca_engine::layout::{LAYOUT_VERSION, NextHop, Traffic, V4, limits};
+use marca_engine::layout::{Control, LAYOUT_VERSION, NextHop, Traffic, V4, limits};
 use marca_engine::reason::Reason;
 use marca_tables::classifier::{address, ip};
 use marca_tables::memory::{Capacity, Memory, Prefix, WATCH_WORDS};
@@ -378,10 +379,13 @@ impl DataPlane {
             let folder = dir.join(folder);
             fs::create_dir_all(&folder).map_err(io(format!("create {}", folder.display())))?;
         }
-        let adopted = dir.join("maps/CONTROL").exists();
+        let adopted = has_tables(&dir)?;
         if adopted {
             // Refuses another layout before anything is touched.
             Maps::open(&dir)?;
+        } else {
+            // Whoever began to make them was killed before a packet met them; some may be missing, or of other sizes.
+            clear(&dir.join("maps"), |pin| fs::remove_file(pin)).map_err(io("remove half a set of maps".into()))?;
         }
         let mut loader = EbpfLoader::new();
         for (name, len) in capacity.maps() {
@@ -391,9 +395,11 @@ impl DataPlane {
             loader.map_pin_path(name, dir.join("maps").join(name));
         }
         let ebpf = loader.load(marca_bpf::router()).map_err(Box::new)?;
+        steps::taken(Step::Maps);
         let maps = Maps::open(&dir)?;
         if maps.memory.control().version == 0 {
             maps.memory.initialise(seed);
+            steps::taken(Step::Tables);
         }
         let object = Object::of(ebpf);
         let mut plane = Self { maps, adopted, clock: Clock { hz: 250 }, dir, object, loaded: Vec::new() };
@@ -435,6 +441,7 @@ impl DataPlane {
             doing: format!("pin {}", pin.display()),
             cause: io::Error::other(cause.to_string()),
         })?;
+        steps::taken(Step::Calls);
         self.loaded.push(hook);
         Ok(())
     }
@@ -476,7 +483,11 @@ impl DataPlane {
             doing: format!("pin {}", new.display()),
             cause: io::Error::other(cause.to_string()),
         })?;
-        fs::rename(&new, &pin).map_err(|cause| DataPlaneError::Io { doing: format!("rename {}", new.display()), cause })
+        steps::taken(Step::EntryBeside);
+        fs::rename(&new, &pin)
+            .map_err(|cause| DataPlaneError::Io { doing: format!("rename {}", new.display()), cause })?;
+        steps::taken(Step::EntryInPlace);
+        Ok(())
     }
 
     /// Lets go of earlier loads' tail calls, and of those that nothing attached needs.
@@ -490,6 +501,7 @@ impl DataPlane {
             for path in calls.into_iter().map(|(_, path)| path) {
                 fs::remove_file(&path)
                     .map_err(|cause| DataPlaneError::Io { doing: format!("remove {}", path.display()), cause })?;
+                steps::taken(Step::Ended);
             }
         }
         Ok(())
@@ -543,15 +555,29 @@ pub fn detach(dir: &Path) -> io::Result<()> {
 
 /// A folder and what is in it, if it is there.
 fn take_away(folder: &Path, take: impl Fn(&Path) -> io::Result<()>) -> io::Result<()> {
+    if clear(folder, take)? { fs::remove_dir(folder) } else { Ok(()) }
+}
+
+/// What is in a folder; false if that is not there.
+fn clear(folder: &Path, take: impl Fn(&Path) -> io::Result<()>) -> io::Result<bool> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
-        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(cause) => return Err(cause),
     };
     for entry in entries {
         take(&entry?.path())?;
     }
-    fs::remove_dir(folder)
+    Ok(true)
+}
+
+/// Whether there are tables that packets may have met: they are written to when all of them are there.
+fn has_tables(dir: &Path) -> Result<bool, DataPlaneError> {
+    if !dir.join("maps/CONTROL").exists() {
+        return Ok(false);
+    }
+    let control: Region<Control> = region(dir, "CONTROL", 1)?;
+    Ok(control.get(0).is_some_and(|control| control.version != 0))
 }
 
 #[cfg(test)]

@@ -34,8 +34,14 @@ const PRIORITY: u16 = 1;
 const HANDLE: TcHandle = TcHandle::new(0, 0x6d61);
 
 /// Attaches the entry to what comes in on an interface, replacing in one step what was attached before. True when it has
-/// made the qdisc for that.
-pub fn attach(entry: &mut SchedClassifier, dir: &Path, interface: &str, kinds: Kinds) -> Result<bool, DataPlaneError> {
+/// made the qdisc for that; `will_make` is called before it tries.
+pub fn attach(
+    entry: &mut SchedClassifier,
+    dir: &Path,
+    interface: &str,
+    kinds: Kinds,
+    will_make: &mut dyn FnMut(&str) -> io::Result<()>,
+) -> Result<bool, DataPlaneError> {
     let pin = dir.join(LINKS).join(link::name(interface));
     if let Ok(link) = PinnedLink::from_pin(&pin) {
         // An interface that has gone leaves its link behind, attached to nothing.
@@ -56,6 +62,7 @@ pub fn attach(entry: &mut SchedClassifier, dir: &Path, interface: &str, kinds: K
         doing: format!("attach to {interface} (TC, by a filter; by a link: {refused})"),
         cause: Box::new(cause),
     };
+    will_make(interface).map_err(|cause| io_error(format!("write down the qdisc of {interface}"), cause))?;
     let made = qdisc_add_clsact(interface).is_ok();
     by_filter(entry, interface).map_err(failed)?;
     let marker = dir.join(FILTERS).join(link::name(interface));

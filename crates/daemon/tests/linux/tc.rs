@@ -53,7 +53,10 @@ fn a_filter_outlives_its_loader_is_replaced_in_its_place_and_taken_away() {
     Namespace::connect((&near, "eth0", &["192.0.2.1/24"]), (&far, "eth0", &["192.0.2.2/24"]));
     let pins = Pins::new();
     let attach = || {
-        near.run(|| tc::attach(entry(&mut loaded()), &pins.0, "eth0", Kinds::Filter).unwrap_or_else(|e| panic!("{e}")))
+        near.run(|| {
+            tc::attach(entry(&mut loaded()), &pins.0, "eth0", Kinds::Filter, &mut |_| Ok(()))
+                .unwrap_or_else(|e| panic!("{e}"))
+        })
     };
     assert!(attach(), "the qdisc was made");
     let before = filters(&near);

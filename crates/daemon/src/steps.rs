@@ -1,0 +1,153 @@
+//! The steps in which a configuration comes into force. After each of them a daemon may be killed, and its data plane goes on;
+//! whoever comes next begins with what is there then.
+//!
+//! Tests hold the director to that: in debug builds, and in no others, the environment variable [`VARIABLE`] names a phase and
+//! a number, as `reload 7`, and a process dies by its own hand when it has taken so many steps of that phase.
+
+use std::marker::PhantomData;
+
+/// What has just been done, and what others can see of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Step {
+    /// Maps are made, or were there, and pinned.
+    Maps,
+    /// Empty tables have their sizes.
+    Tables,
+    /// The tail calls of a load are pinned.
+    Calls,
+    /// Counters of numbers that go to somebody else begin anew.
+    Counters,
+    /// A file is written, and stands beside the one whose place it takes.
+    FileBeside,
+    FileInPlace,
+    /// A line of changed numbers is written; lines of a former state file are gone.
+    Numbers,
+    NumbersGone,
+    /// The half of the classifier that is not in force is written, but for its prefixes; and those.
+    Half,
+    Prefixes,
+    /// Real servers, and the ways to them.
+    Reals,
+    Hops,
+    /// One service is in force.
+    Service,
+    Classifier,
+    /// Services that are gone take nobody.
+    Leaving,
+    /// One interface has the programs.
+    Attached,
+    /// The entry programs are pinned, beside those whose place they take; and there.
+    EntryBeside,
+    EntryInPlace,
+    /// An attachment that is not wanted any more has ended.
+    Ended,
+    /// One sysctl is set.
+    Sysctl,
+    VipsTaken,
+    VipsPut,
+    Routes,
+}
+
+impl Step {
+    pub const ALL: &[Step] = &[
+        Step::Maps,
+        Step::Tables,
+        Step::Calls,
+        Step::Counters,
+        Step::FileBeside,
+        Step::FileInPlace,
+        Step::Numbers,
+        Step::NumbersGone,
+        Step::Half,
+        Step::Prefixes,
+        Step::Reals,
+        Step::Hops,
+        Step::Service,
+        Step::Classifier,
+        Step::Leaving,
+        Step::Attached,
+        Step::EntryBeside,
+        Step::EntryInPlace,
+        Step::Ended,
+        Step::Sysctl,
+        Step::VipsTaken,
+        Step::VipsPut,
+        Step::Routes,
+    ];
+}
+
+/// What steps are counted of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    Start,
+    Reload,
+}
+
+/// A phase is under way until this is dropped. Nothing outside of one is a step: the files that a tick writes, say.
+#[must_use]
+pub struct Way(PhantomData<()>);
+
+impl Way {
+    pub fn begin(phase: Phase) -> Self {
+        #[cfg(debug_assertions)]
+        death::begin(Some(phase));
+        let _ = phase;
+        Self(PhantomData)
+    }
+}
+
+impl Drop for Way {
+    fn drop(&mut self) {
+        #[cfg(debug_assertions)]
+        death::begin(None);
+    }
+}
+
+/// A step has been taken.
+pub fn taken(step: Step) {
+    #[cfg(debug_assertions)]
+    death::taken(step);
+    let _ = step;
+}
+
+/// Read in debug builds only.
+pub const VARIABLE: &str = "MARCA_DIE_AFTER";
+
+#[cfg(debug_assertions)]
+mod death {
+    use super::{Phase, Step, VARIABLE};
+    use std::sync::{LazyLock, Mutex, PoisonError};
+
+    /// What is under way, and how many steps of it have been taken.
+    static UNDER_WAY: Mutex<(Option<Phase>, u32)> = Mutex::new((None, 0));
+
+    /// After which step of which phase it ends.
+    static END: LazyLock<Option<(Phase, u32)>> = LazyLock::new(|| {
+        let text = std::env::var(VARIABLE).ok()?;
+        let (phase, number) = text.split_once(' ')?;
+        let phase = match phase {
+            "start" => Phase::Start,
+            "reload" => Phase::Reload,
+            _ => return None,
+        };
+        Some((phase, number.parse().ok()?))
+    });
+
+    pub fn begin(phase: Option<Phase>) {
+        *UNDER_WAY.lock().unwrap_or_else(PoisonError::into_inner) = (phase, 0);
+    }
+
+    pub fn taken(step: Step) {
+        let Some((phase, end)) = *END else { return };
+        let mut under_way = UNDER_WAY.lock().unwrap_or_else(PoisonError::into_inner);
+        if under_way.0 != Some(phase) {
+            return;
+        }
+        under_way.1 += 1;
+        if under_way.1 == end {
+            eprintln!("died after {step:?}");
+            // As nobody can catch it: not even the locks of this process are let go by its own code.
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::this(), nix::sys::signal::Signal::SIGKILL);
+        }
+    }
+}
