@@ -1,6 +1,6 @@
 //! `marca drain`, `undrain`, `disable`, `enable` and `weight`.
 
-use crate::{PlaceOptions, Refused, api};
+use crate::{PlaceOptions, Refused, api, print};
 use anyhow::Result;
 use marca_daemon::api::Done;
 use serde_json::{Value, json};
@@ -67,6 +67,11 @@ pub fn weight(options: &Weight) -> Result<()> {
 
 fn tell(place: &PlaceOptions, path: &str, body: &Value) -> Result<()> {
     let done: Done = api::post(place, path, body)?;
-    println!("{}", done.lines.join("\n"));
-    Ok(())
+    say(&done)
+}
+
+/// What has been done; what to know besides goes to standard error.
+pub fn say(done: &Done) -> Result<()> {
+    done.warnings.iter().for_each(|warning| eprintln!("marca: {warning}"));
+    print(&done.lines.join("\n"))
 }

@@ -1,6 +1,6 @@
 //! `marca fail` and `marca restore`.
 
-use crate::{PlaceOptions, api};
+use crate::{PlaceOptions, api, hand};
 use anyhow::Result;
 use marca_daemon::api::Done;
 use serde_json::json;
@@ -18,6 +18,5 @@ pub struct Options {
 pub fn health(options: &Options, up: bool) -> Result<()> {
     let path = if up { "/v1/restore" } else { "/v1/fail" };
     let done: Done = api::post(&options.place, path, &json!({ "servers": options.servers }))?;
-    println!("{}", done.lines.join("\n"));
-    Ok(())
+    hand::say(&done)
 }

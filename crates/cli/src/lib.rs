@@ -100,7 +100,7 @@ impl PlaceOptions {
         let usual = Place::default();
         let beside = if self.run_dir == usual.run_dir { usual.state_dir } else { self.run_dir.clone() };
         let state_dir = self.state_dir.clone().unwrap_or(beside);
-        Place { run_dir: self.run_dir.clone(), state_dir, pin_dir: self.pin_dir.clone() }
+        Place { run_dir: self.run_dir.clone(), state_dir, pin_dir: self.pin_dir.clone(), ..usual }
     }
 }
 

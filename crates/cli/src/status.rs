@@ -39,6 +39,7 @@ fn render(status: &Status) -> String {
         Some(pid) => format!("director: daemon {pid}, on {}", interfaces.join(", ")),
         None => format!("director: NO DAEMON, packets are forwarded; on {}", interfaces.join(", ")),
     });
+    lines.extend(status.unwritten.iter().map(|why| format!("NOT WRITTEN DOWN: {why}")));
     for service in &status.services {
         lines.push(String::new());
         lines.extend(head(service));

@@ -14,6 +14,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 /// A director's folders. Two directors on one host (in two network namespaces) have two places.
@@ -25,11 +26,75 @@ pub struct Place {
     pub state_dir: PathBuf,
     /// Below the BPF file system: programs and maps.
     pub pin_dir: PathBuf,
+    pub unwritten: Unwritten,
 }
 
 impl Default for Place {
     fn default() -> Self {
-        Self { run_dir: "/run/marca".into(), state_dir: "/var/lib/marca".into(), pin_dir: "/sys/fs/bpf/marca".into() }
+        Self {
+            run_dir: "/run/marca".into(),
+            state_dir: "/var/lib/marca".into(),
+            pin_dir: "/sys/fs/bpf/marca".into(),
+            unwritten: Unwritten::default(),
+        }
+    }
+}
+
+/// What this process wanted to write and could not, since the disk is full, say: whoever reads in this process reads that, and
+/// not the file. Clones are one and the same.
+#[derive(Clone, Debug, Default)]
+pub struct Unwritten(Arc<Mutex<Held>>);
+
+#[derive(Debug, Default)]
+struct Held {
+    standings: Option<Standings>,
+    overrides: Option<Overrides>,
+    /// Why the last of them could not be written.
+    why: String,
+    changes: u64,
+}
+
+impl PartialEq for Unwritten {
+    /// It says nothing of where a place is.
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Unwritten {}
+
+impl Unwritten {
+    /// Why something is not written, and what follows from that; `None` when all is.
+    pub fn why(&self) -> Option<String> {
+        let held = self.held();
+        let what = match (&held.standings, &held.overrides) {
+            (None, None) => return None,
+            (Some(_), None) => "which real servers have failed or drain",
+            (None, Some(_)) => "what was last said by hand",
+            (Some(_), Some(_)) => "which real servers have failed or drain, nor what was last said by hand",
+        };
+        let why = &held.why;
+        Some(format!("it is in force, but a restart would not know {what}, until this can be written: {why}"))
+    }
+
+    /// Another number after each change.
+    pub fn changes(&self) -> u64 {
+        self.held().changes
+    }
+
+    /// Keeps what could not be written, or lets go of it when it is.
+    fn hold(&self, result: &Result<(), PlaceError>, hold: impl FnOnce(&mut Held, bool)) {
+        let mut held = self.held();
+        hold(&mut held, result.is_err());
+        if let Err(error) = result {
+            held.why = error.to_string();
+        }
+        held.changes += 1;
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        // Nothing in here panics half-way.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -232,6 +297,9 @@ impl Place {
     /// Which real servers have failed, and whose time to drain runs. A file of its own, because it changes more often
     /// than the rest, and because it outlives a reboot: then its times are those of this boot.
     pub fn standings(&self) -> Result<Standings, PlaceError> {
+        if let Some(standings) = &self.unwritten.held().standings {
+            return Ok(standings.clone());
+        }
         let remembered: Remembered<Standings> = read(&self.standings_file())?;
         Ok(match self.moment()? {
             now if now.boot == remembered.moment.boot || remembered.moment.boot.is_empty() => remembered.value,
@@ -240,8 +308,14 @@ impl Place {
     }
 
     pub fn save_standings(&self, standings: &Standings) -> Result<(), PlaceError> {
+        let saved = self.remember(&self.standings_file(), standings);
+        self.unwritten.hold(&saved, |held, failed| held.standings = failed.then(|| standings.clone()));
+        saved
+    }
+
+    fn remember<T: Serialize>(&self, file: &Path, value: T) -> Result<(), PlaceError> {
         fs::create_dir_all(&self.state_dir).map_err(|e| PlaceError::new("create", &self.state_dir, e))?;
-        save(&self.standings_file(), &Remembered { moment: self.moment()?, value: standings })
+        save(file, &Remembered { moment: self.moment()?, value })
     }
 
     /// Puts away what nobody understands, a power failure's half file or another version's; answers where it is now.
@@ -262,6 +336,9 @@ impl Place {
 
     /// What operators have said by hand. It outlives a reboot as standings do.
     pub fn overrides(&self) -> Result<Overrides, PlaceError> {
+        if let Some(overrides) = &self.unwritten.held().overrides {
+            return Ok(overrides.clone());
+        }
         let remembered: Remembered<Overrides> = read(&self.overrides_file())?;
         Ok(match self.moment()? {
             now if now.boot == remembered.moment.boot || remembered.moment.boot.is_empty() => remembered.value,
@@ -271,11 +348,10 @@ impl Place {
 
     pub fn save_overrides(&self, overrides: &Overrides) -> Result<(), PlaceError> {
         // Nearly always there are none.
-        if overrides.is_empty() && !self.overrides_file().exists() {
-            return Ok(());
-        }
-        fs::create_dir_all(&self.state_dir).map_err(|e| PlaceError::new("create", &self.state_dir, e))?;
-        save(&self.overrides_file(), &Remembered { moment: self.moment()?, value: overrides })
+        let is_nothing = overrides.is_empty() && !self.overrides_file().exists();
+        let saved = if is_nothing { Ok(()) } else { self.remember(&self.overrides_file(), overrides) };
+        self.unwritten.hold(&saved, |held, failed| held.overrides = failed.then(|| overrides.clone()));
+        saved
     }
 
     /// The configuration in force, if a director was started here.

@@ -224,7 +224,7 @@ fn answer(director: &mut Director, events: &Events, asked: Asked) {
             let meant: Vec<Meant> = servers.iter().map(|text| Meant::of(text)).collect();
             let done = director.health(&meant, up).map(|lines| {
                 lines.iter().for_each(|line| tell(events, Kind::Health, line));
-                Done { lines }
+                Done { lines, warnings: director.unwritten().into_iter().collect() }
             });
             // Whoever has asked may be gone.
             let _ = reply.send(done.map_err(|error| of_servers(&error, &servers)));
@@ -234,7 +234,7 @@ fn answer(director: &mut Director, events: &Events, asked: Asked) {
             let done = director.say(&meant, change, until).map(|told| {
                 let lines: Vec<String> = told.iter().map(ToString::to_string).collect();
                 lines.iter().for_each(|line| tell(events, Kind::Override, line));
-                Done { lines }
+                Done { lines, warnings: director.unwritten().into_iter().collect() }
             });
             let _ = reply.send(done.map_err(|error| of_servers(&error, &servers)));
         }

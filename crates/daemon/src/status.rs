@@ -33,6 +33,8 @@ pub struct Running {
     pub standings: Standings,
     /// Whether a daemon looks after it.
     pub daemon: Option<u32>,
+    /// What it could not write down, and why.
+    pub unwritten: Option<String>,
 }
 
 /// Why it cannot be read.
@@ -79,7 +81,8 @@ impl Running {
         let overrides = place.overrides()?.kept(&running.plan);
         let plan = overrides.apply(&running.plan);
         let (config, file) = (Arc::clone(&running.config), Arc::clone(&running.plan));
-        Ok(Self { maps, config, plan, file, state, overrides, standings, daemon })
+        let unwritten = place.unwritten.why();
+        Ok(Self { maps, config, plan, file, state, overrides, standings, daemon, unwritten })
     }
 
     /// The plan with the real servers' standings, as packets have it.
@@ -100,6 +103,7 @@ impl Running {
         let of = |service: &Service| plans.get(service.name.as_str()).map_or(&[][..], Vec::as_slice);
         Status {
             daemon: self.daemon,
+            unwritten: self.unwritten.clone(),
             interfaces: self
                 .state
                 .attached
@@ -316,6 +320,9 @@ fn tables(memory: &Memory) -> BTreeMap<String, TableStatus> {
 pub struct Status {
     /// Process id of the daemon; null when packets are forwarded without one.
     pub daemon: Option<u32>,
+    /// What a restart would not know, since it cannot be written down now, and why; null when all is written.
+    #[serde(default)]
+    pub unwritten: Option<String>,
     pub interfaces: Vec<InterfaceStatus>,
     pub services: Vec<ServiceStatus>,
     pub tables: BTreeMap<String, TableStatus>,

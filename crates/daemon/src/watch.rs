@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// Looks at the director of one place.
 pub struct Watch {
     place: Place,
-    seen: Option<(Running, Vec<Stamp>)>,
+    seen: Option<(Running, Vec<Stamp>, u64)>,
 }
 
 /// Which file it was. Files are replaced, never written over, so another text is another inode, or the same one at
@@ -37,15 +37,15 @@ impl Watch {
     /// As [`Watch::status`].
     pub fn look(&mut self) -> Result<&Running, ReadError> {
         // Before what they are of, so that a change in between is seen next time.
-        let stamps = stamps(&self.place);
+        let (stamps, unwritten) = (stamps(&self.place), self.place.unwritten.changes());
         let running = match self.seen.take() {
-            Some((mut running, known)) if known == stamps => {
+            Some((mut running, known, held)) if known == stamps && held == unwritten => {
                 running.daemon = self.place.running_daemon()?;
                 running
             }
             _ => Running::open(&self.place)?,
         };
-        Ok(&self.seen.insert((running, stamps)).0)
+        Ok(&self.seen.insert((running, stamps, unwritten)).0)
     }
 }
 

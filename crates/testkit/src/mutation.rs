@@ -98,7 +98,7 @@ impl Mutator {
             1 => replaced(text, &one, &text[one.clone()].repeat(2)),
             2 => replaced(text, &one, &text[other]),
             3 => {
-                let word: &str = self.choose(WORDS);
+                let word = *self.choose(WORDS);
                 replaced(text, &one, word)
             }
             _ => {

@@ -138,7 +138,7 @@ fn forwarding(site: &Site) -> [String; 3] {
 }
 
 fn place(site: &Site) -> Place {
-    Place { run_dir: site.run_dir(), state_dir: site.run_dir(), pin_dir: site.pin_dir().to_owned() }
+    Place { run_dir: site.run_dir(), state_dir: site.run_dir(), pin_dir: site.pin_dir().to_owned(), ..Place::default() }
 }
 
 /// Services as packets meet them, with real servers' addresses in the place of numbers.

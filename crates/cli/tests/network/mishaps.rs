@@ -78,6 +78,18 @@ fn a_full_disk_is_said_and_holds_up_no_failure() {
     assert!(fs::write(&fill, vec![0; 1 << 20]).is_err(), "more than there is room for");
     site.marca_done(&["fail", "shop/web1"]);
     site.daemon_says("a restart would not know which real servers");
+    // Nor is an operator held up, who is told so, as is whoever looks.
+    let drained = site.marca(&["drain", "shop/web2", "--until", "1h"]);
+    let warning = String::from_utf8_lossy(&drained.stderr).into_owned();
+    assert!(drained.status.success() && warning.contains("a restart would not know"), "{warning}");
+    assert!(warning.contains("what was last said by hand") && warning.contains("No space left on device"), "{warning}");
+    let web2 = |site: &Site| site.status().0["services"][0]["servers"][1].clone();
+    assert_eq!(web2(&site)["by_hand"]["duty"], "drained");
+    assert!(site.marca_done(&["status"]).contains("NOT WRITTEN DOWN: it is in force, but a restart would not know"));
+    let undrained = site.marca(&["undrain", "shop/web2"]);
+    assert!(undrained.status.success(), "{undrained:?}");
+    assert_eq!(web2(&site)["state"], "up");
+    site.marca(&["weight", "shop/web2", "7"]);
     let meets_web2 = |site: &Site| {
         for client in 0..8 {
             assert_eq!(site.ask(site.net.client_address(client).v4, &format!("http://{vip}/")), "web2");
@@ -86,9 +98,11 @@ fn a_full_disk_is_said_and_holds_up_no_failure() {
     meets_web2(&site);
     fs::remove_file(&fill).unwrap();
     site.daemon_says("what is known of real servers is written down again");
+    assert!(site.status().0["unwritten"].is_null());
     site.crash();
     site.run(&config);
     meets_web2(&site);
+    assert_eq!(web2(&site)["weight"], 7, "what was said meanwhile is known");
 }
 
 #[test]

@@ -36,6 +36,9 @@ pub fn until(text: Option<&str>) -> Result<Until, Problem> {
 pub struct Done {
     /// What became of it, for people.
     pub lines: Vec<String>,
+    /// What to know besides: that it cannot be written down now, so that a restart would not know of it.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 /// Another configuration is in force.

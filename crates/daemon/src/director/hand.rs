@@ -9,7 +9,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 impl Director {
-    /// Says something of real servers; what has come of it, a line for each.
+    /// Says something of real servers; what has come of it, a line for each. A disk that is full holds nobody up: see
+    /// [`unwritten`](Self::unwritten).
     ///
     /// # Errors
     /// Nothing has changed.
@@ -18,12 +19,19 @@ impl Director {
         let said = overrides.say(&self.file, servers, change, (until, now()?));
         let (services, told) = said.map_err(DirectorError::NoServer)?;
         // Whoever comes after a crash must know.
-        self.place.save_overrides(&overrides)?;
+        let saved = self.place.save_overrides(&overrides);
+        self.saved(saved);
         if let Err(error) = self.override_with(overrides, &services.into_iter().collect()) {
-            self.place.save_overrides(&self.overrides)?;
+            self.save_overrides();
             return Err(error);
         }
         Ok(told)
+    }
+
+    /// Writes down what operators have said.
+    pub(super) fn save_overrides(&mut self) {
+        let saved = self.place.save_overrides(&self.overrides);
+        self.saved(saved);
     }
 
     /// Ends what holds no longer; what to tell of it.
@@ -38,10 +46,7 @@ impl Director {
             let after = overrides.apply(&self.file);
             let services = (0..after.services.len()).filter(|&index| before.services[index] != after.services[index]);
             self.override_with(overrides, &services.collect())?;
-            // A disk that is full holds nobody up: whoever reads the file ends it anew.
-            if let Err(error) = self.place.save_overrides(&self.overrides) {
-                tracing::error!("{error}");
-            }
+            self.save_overrides();
         }
         Ok(told)
     }

@@ -3,6 +3,7 @@
 use super::{Director, DirectorError};
 use crate::checkers::{Report, health};
 use crate::linux::data_plane::since_boot;
+use crate::place::PlaceError;
 use crate::standings::{Health, Meant, Standings, Strength};
 use marca_config::model::BelowQuorum;
 use marca_config::plan::{Difference, Family, Plan, ServicePlan, Standing};
@@ -147,24 +148,38 @@ impl Director {
     /// Writes down how real servers stand. A disk that is full holds nobody's packets up: it is said once, and tried
     /// again.
     pub(super) fn save_standings(&mut self) {
+        let saved = self.place.save_standings(&self.standings);
+        self.saved(saved);
+    }
+
+    /// One file was written down, or was not.
+    pub(super) fn saved(&mut self, saved: Result<(), PlaceError>) {
         let failed_before = self.save_again.is_some();
-        self.save_again = match self.place.save_standings(&self.standings) {
-            Ok(()) => {
-                if failed_before {
-                    tracing::info!("what is known of real servers is written down again");
-                }
-                None
+        let Some(why) = self.unwritten() else {
+            if failed_before {
+                tracing::info!("what is known of real servers is written down again");
             }
-            Err(error) => {
-                if !failed_before {
-                    tracing::error!(
-                        "{error}; packets are forwarded as they should be, but a restart would not know which real servers \
-                         have failed or drain until this can be written"
-                    );
-                }
-                Some(Instant::now() + SAVE_AGAIN)
-            }
+            self.save_again = None;
+            return;
         };
+        if !failed_before {
+            tracing::error!("{why}");
+        }
+        // Of the two files one may have been written meanwhile.
+        if saved.is_err() || !failed_before {
+            self.save_again = Some(Instant::now() + SAVE_AGAIN);
+        }
+    }
+
+    /// Tries again what could not be written.
+    pub(super) fn save_again(&mut self) {
+        self.save_standings();
+        self.save_overrides();
+    }
+
+    /// What is in force and not written down, and why; it is tried again.
+    pub fn unwritten(&self) -> Option<String> {
+        self.place.unwritten.why()
     }
 
     /// One line for whoever looks at many services of a host.

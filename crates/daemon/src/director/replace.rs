@@ -143,7 +143,7 @@ impl Director {
         let mut failed = |what: Result<(), DirectorError>| {
             what.err().into_iter().for_each(|error| replaced.findings.push(format!("in force, but: {error}")));
         };
-        failed(self.place.save_overrides(&self.overrides).map_err(DirectorError::from));
+        self.save_overrides();
         self.save_standings();
         failed(self.set_sysctls(&wanted.config));
         let wishes = wishes(&wanted.config, &interfaces);
@@ -153,6 +153,7 @@ impl Director {
         failed(self.put_vips(&wanted.config, &interfaces).await);
         failed(self.place.save_running(&wanted.text).map_err(DirectorError::from));
         replaced.findings.extend(self.findings(&interfaces));
+        replaced.findings.extend(self.unwritten());
         Ok(replaced)
     }
 

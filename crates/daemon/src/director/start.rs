@@ -101,9 +101,7 @@ impl Director {
         };
         // Numbers before anything carries them; and everything to be undone before it is done.
         director.place.save_state(&director.state)?;
-        if let Err(error) = director.place.save_overrides(&director.overrides) {
-            tracing::error!("{error}; a restart would not know what was said by hand");
-        }
+        director.save_overrides();
         director.save_standings();
         director.write(&interfaces).await?;
         director.plane.prepare(&wishes)?;

@@ -41,7 +41,7 @@ impl Director {
         self.end_drains()?;
         self.sweep_piece()?;
         if self.save_again.is_some_and(|at| at <= now) {
-            self.save_standings();
+            self.save_again();
         }
         if now.saturating_duration_since(self.switched) > TICK {
             self.classifier.catch_up(&self.plane.maps.memory, &self.plan, &self.state.ids, CATCH_UP);

@@ -61,6 +61,7 @@ fn service(name: &str, rate_limited: u64, servers: Vec<ServerStatus>) -> Service
 fn status(services: Vec<ServiceStatus>) -> Status {
     let interface = InterfaceStatus { name: "eth0".into(), attached: "native XDP".into(), why: None };
     Status {
+        unwritten: None,
         daemon: Some(1),
         interfaces: vec![interface],
         services,
