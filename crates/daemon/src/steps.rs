@@ -1,8 +1,9 @@
 //! The steps in which a configuration comes into force. After each of them a daemon may be killed, and its data plane goes on;
 //! whoever comes next begins with what is there then.
 //!
-//! Tests hold the director to that: in debug builds, and in no others, the environment variable [`VARIABLE`] names a phase and
-//! a number, as `reload 7`, and a process dies by its own hand when it has taken so many steps of that phase.
+//! Tests hold the director to that, in debug builds and in no others: the environment variable [`VARIABLE`] has a phase, the
+//! number of a step, and which phase of its kind that is (the first unless it says), as `reload 7 2`, and the process dies by
+//! its own hand when it has taken that step. After step 0 it does not, and tells all that it takes.
 
 use std::marker::PhantomData;
 
@@ -118,35 +119,53 @@ mod death {
     use super::{Phase, Step, VARIABLE};
     use std::sync::{LazyLock, Mutex, PoisonError};
 
-    /// What is under way, and how many steps of it have been taken.
-    static UNDER_WAY: Mutex<(Option<Phase>, u32)> = Mutex::new((None, 0));
+    /// What is under way, and how many steps of it have been taken; how many of its kind have begun.
+    static UNDER_WAY: Mutex<UnderWay> = Mutex::new(UnderWay { phase: None, steps: 0, begun: 0 });
 
-    /// After which step of which phase it ends.
-    static END: LazyLock<Option<(Phase, u32)>> = LazyLock::new(|| {
+    struct UnderWay {
+        phase: Option<Phase>,
+        steps: u32,
+        begun: u32,
+    }
+
+    /// Where it ends.
+    struct End {
+        phase: Phase,
+        step: u32,
+        turn: u32,
+    }
+
+    static END: LazyLock<Option<End>> = LazyLock::new(|| {
         let text = std::env::var(VARIABLE).ok()?;
-        let (phase, number) = text.split_once(' ')?;
-        let phase = match phase {
+        let mut words = text.split(' ');
+        let phase = match words.next()? {
             "start" => Phase::Start,
             "reload" => Phase::Reload,
             _ => return None,
         };
-        Some((phase, number.parse().ok()?))
+        Some(End { phase, step: words.next()?.parse().ok()?, turn: words.next().map_or(Some(1), |n| n.parse().ok())? })
     });
 
     pub fn begin(phase: Option<Phase>) {
-        *UNDER_WAY.lock().unwrap_or_else(PoisonError::into_inner) = (phase, 0);
+        let Some(end) = &*END else { return };
+        let mut under_way = UNDER_WAY.lock().unwrap_or_else(PoisonError::into_inner);
+        under_way.begun += u32::from(phase == Some(end.phase));
+        (under_way.phase, under_way.steps) = (phase, 0);
     }
 
     pub fn taken(step: Step) {
-        let Some((phase, end)) = *END else { return };
+        let Some(end) = &*END else { return };
         let mut under_way = UNDER_WAY.lock().unwrap_or_else(PoisonError::into_inner);
-        if under_way.0 != Some(phase) {
+        if under_way.phase != Some(end.phase) || under_way.begun != end.turn {
             return;
         }
-        under_way.1 += 1;
-        if under_way.1 == end {
+        under_way.steps += 1;
+        if end.step == 0 {
+            eprintln!("step {step:?}");
+        }
+        if under_way.steps == end.step {
             eprintln!("died after {step:?}");
-            // As nobody can catch it: not even the locks of this process are let go by its own code.
+            // As nobody can catch it.
             let _ = nix::sys::signal::kill(nix::unistd::Pid::this(), nix::sys::signal::Signal::SIGKILL);
         }
     }

@@ -24,8 +24,11 @@ impl Mutator {
         &from[self.below(from.len())]
     }
 
-    /// The text with one to four faults.
+    /// The text with one to four changes; a third of the texts have a single one, which may well be none that matters.
     pub fn spoil(&mut self, good: &str) -> String {
+        if self.below(3) == 0 {
+            return if self.below(4) == 0 { self.lines(good) } else { self.number(good) };
+        }
         let mut text = good.to_owned();
         for _ in 0..1 + self.below(4) {
             text = match self.below(8) {
@@ -106,6 +109,18 @@ impl Mutator {
                 replaced(text, &one, &unicode)
             }
         }
+    }
+
+    /// A number is another one.
+    fn number(&mut self, text: &str) -> String {
+        let mut numbers = tokens(text);
+        numbers.retain(|token| text[token.clone()].bytes().all(|letter| letter.is_ascii_digit()));
+        if numbers.is_empty() {
+            return self.value(text);
+        }
+        let (number, most) = (self.choose(&numbers).clone(), *self.choose(&[10, 255, 65_536, usize::MAX]));
+        let other = self.below(most);
+        replaced(text, &number, &other.to_string())
     }
 
     /// A key has another value: too large, too deep, of another type.

@@ -22,7 +22,8 @@ use std::thread::scope;
 
 /// Connections that have ended are forgotten at once, so that numbers become free.
 const TIMEOUTS: &str = "timeouts = { closing = '1s', half_open = '1s' }";
-/// Beside the topology's: an interface that one of the two configurations has.
+/// Beside the topology's interfaces: one of the first configuration, and one of the second.
+const LESS: &str = "less";
 const MORE: &str = "more";
 
 /// Two configurations, between which everything changes that a reload can change, but for one service.
@@ -43,7 +44,7 @@ fn configurations(site: &Site) -> [String; 2] {
     let a = format!(
         "{}{steady}[service.shop]\nvip = '{}'\nports = ['tcp/80']\nscheduler = 'rr'\n{TIMEOUTS}\n{}{}\
          [service.gone]\nvip = '{}'\nports = ['tcp/80', 'udp/443']\n{TIMEOUTS}\n{}",
-        site.router(),
+        site.router().replace(&format!("outside = ['{OUT}']"), &format!("outside = ['{OUT}', '{LESS}']")),
         first.v4,
         one("shop", 1),
         two("shop", 2),
@@ -53,10 +54,13 @@ fn configurations(site: &Site) -> [String; 2] {
     let b = format!(
         "{}[[mark]]\nvalue = 7\nto = ['{}/128']\nfrom = ['2001:db8::/32']\n\
          [service.marked]\nmark = 7\n{TIMEOUTS}\n{}\
+         [service.come]\nvip = '{}'\nports = ['tcp/8080']\n{TIMEOUTS}\n{}\
          [service.shop]\nvip = '{}'\nports = ['tcp/80', 'tcp/443']\nscheduler = 'maglev'\npersist = '5m'\n{TIMEOUTS}\n{}{}{steady}",
-        site.router().replace(&format!("outside = ['{OUT}']"), &format!("outside = ['{OUT}', '{MORE}']")),
+        site.router().replace(&format!("inside = ['{IN}']"), &format!("inside = ['{IN}', '{MORE}']")),
         second.v6,
         server("marked", 1, 1, IpAddr::is_ipv6),
+        second.v6,
+        server("come", 2, 1, IpAddr::is_ipv6),
         first.v4,
         two("shop", 1),
         three("shop", 3),
@@ -81,7 +85,7 @@ fn snapshot(site: &Site, config: &str) -> String {
     format!(
         "{}\n{}{}pins: {pins:?}\nfiles: {files:?}\nforwarding: {:?}\n{}",
         serde_json::to_string_pretty(&status).unwrap(),
-        [OUT, IN, MORE].map(on).concat(),
+        [OUT, IN, LESS, MORE].map(on).concat(),
         "",
         forwarding(site),
         tables(site, config),
@@ -132,9 +136,10 @@ fn without_counters(value: &mut Value) {
     }
 }
 
+/// Those of the inside that each configuration has. What has been set stays so until the end.
 fn forwarding(site: &Site) -> [String; 3] {
-    let names = ["net.ipv4.conf.in.forwarding", "net.ipv6.conf.in.forwarding", "net.ipv6.conf.in.accept_ra"];
-    names.map(|name| read_sysctl(site.net.director(), name))
+    let names = ["ipv4.conf.in.forwarding", "ipv6.conf.in.forwarding", "ipv6.conf.in.accept_ra"];
+    names.map(|name| read_sysctl(site.net.director(), &format!("net.{name}")))
 }
 
 fn place(site: &Site) -> Place {
@@ -175,78 +180,89 @@ fn bare(site: &Site) -> String {
     let director = site.net.director();
     let on = |interface: &str| format!("{:?} {:?}\n", xdp(director, interface), addresses(director, interface));
     let there = [site.pin_dir().exists(), site.run_dir().exists()];
-    format!("{}{:?} {there:?}", [OUT, IN, MORE].map(on).concat(), forwarding(site))
+    let more = read_sysctl(director, "net.ipv4.conf.more.forwarding");
+    format!("{}{:?} {more} {there:?}", [OUT, IN, LESS, MORE].map(on).concat(), forwarding(site))
 }
 
-fn site(name: &str) -> Site {
-    let site = Site::routed(name, 3);
-    let director = site.net.director();
-    director
-        .ip(&[
-            format!("link add {MORE} type veth peer name beyond"),
-            format!("link set {MORE} up"),
-            "link set beyond up".into(),
-        ])
-        .unwrap();
-    for name in ["net.ipv4.conf.in.forwarding", "net.ipv6.conf.in.forwarding"] {
-        director.sysctl(name, 0).unwrap();
+/// A director before its first start, with each configuration, and what there is with each when nobody is killed.
+struct Stage {
+    site: Site,
+    configs: [String; 2],
+    wanted: [String; 2],
+    before: String,
+    /// Those of a first start with the second one.
+    steps: Vec<String>,
+}
+
+impl Stage {
+    fn set(name: &str) -> Self {
+        let mut site = Site::routed(name, 3);
+        let director = site.net.director();
+        for interface in [LESS, MORE] {
+            let other = format!("{interface}-far");
+            let commands = [
+                format!("link add {interface} type veth peer name {other}"),
+                format!("link set {interface} up"),
+                format!("link set {other} up"),
+            ];
+            director.ip(&commands).unwrap();
+        }
+        for name in ["ipv4.conf.in.forwarding", "ipv6.conf.in.forwarding", "ipv4.conf.more.forwarding"] {
+            director.sysctl(&format!("net.{name}"), 0).unwrap();
+        }
+        director.sysctl("net.ipv6.conf.in.accept_ra", 1).unwrap();
+        let configs = configurations(&site);
+        let before = bare(&site);
+        let mut steps = Vec::new();
+        let wanted = configs.each_ref().map(|config| {
+            site.die_after = Some("start 0".into());
+            site.run(config);
+            steps = site.steps();
+            let wanted = snapshot(&site, config);
+            site.crash();
+            site.marca_done(&["stop", "--detach"]);
+            assert_eq!(bare(&site), before);
+            wanted
+        });
+        site.die_after = None;
+        Self { site, configs, wanted, before, steps }
     }
-    director.sysctl("net.ipv6.conf.in.accept_ra", 1).unwrap();
-    site
+
+    /// Starts a daemon with one of the configurations, which comes to what is wanted.
+    fn run(&mut self, which: usize, after: &str) {
+        self.site.run(&self.configs[which]);
+        assert_eq!(snapshot(&self.site, &self.configs[which]), self.wanted[which], "{after}");
+    }
+
+    /// Ends everything; nothing is left.
+    fn clear(&mut self, after: &str) {
+        self.site.marca_done(&["stop", "--detach"]);
+        assert_eq!(bare(&self.site), self.before, "{after}");
+    }
+}
+
+/// The first step of each kind and the last, by their numbers from 1: a start verifies all programs, which takes its time.
+fn of_each_kind(steps: &[String]) -> Vec<usize> {
+    let is_first = |place: usize| !steps[..place].contains(&steps[place]);
+    let is_last = |place: usize| !steps[place + 1..].contains(&steps[place]) && steps[place].starts_with("File");
+    (0..steps.len()).filter(|&place| is_first(place) || is_last(place)).map(|place| place + 1).collect()
 }
 
 #[test]
-fn a_first_start_that_is_killed_after_any_step_is_gone_without_trace_or_taken_up() {
-    let mut site = site("killed first");
-    let _servers = site.serve();
-    let [a, b] = configurations(&site);
-    let before = bare(&site);
-    let mut fresh = Vec::new();
-    for config in [&a, &b] {
-        site.run(config);
-        fresh.push(snapshot(&site, config));
-        site.crash();
-        site.marca_done(&["stop", "--detach"]);
-        assert_eq!(bare(&site), before);
-    }
-    let mut met = BTreeSet::new();
-    for number in 1.. {
-        site.die_after = Some(format!("start {number}"));
-        let Some(step) = site.run_or_die(&b) else { break };
-        site.die_after = None;
-        met.insert(step.clone());
-        // Every other one is taken away as it is; the others are taken up, by the same file or by another one.
-        if number % 2 == 0 {
-            let (config, fresh) = if number % 4 == 0 { (&a, &fresh[0]) } else { (&b, &fresh[1]) };
-            site.run(config);
-            assert_eq!(snapshot(&site, config), *fresh, "after {step}, {number}");
-            site.crash();
+fn a_first_start_that_is_killed_after_any_kind_of_step_goes_without_trace_or_is_taken_up() {
+    let mut stage = Stage::set("killed first");
+    let _servers = stage.site.serve();
+    for (turn, number) in of_each_kind(&stage.steps.clone()).into_iter().enumerate() {
+        stage.site.die_after = Some(format!("start {number}"));
+        let step = stage.site.run_or_die(&stage.configs[1]).expect("as many steps as before");
+        stage.site.die_after = None;
+        let after = format!("after {step}, {number}");
+        // Most are taken away as they are; the others are taken up, by the same file or by another one.
+        if turn % 3 == 0 {
+            stage.run(turn / 3 % 2, &after);
+            stage.site.crash();
         }
-        site.marca_done(&["stop", "--detach"]);
-        assert_eq!(bare(&site), before, "after {step}, {number}");
-    }
-    for step in [
-        Step::Maps,
-        Step::Tables,
-        Step::Calls,
-        Step::FileBeside,
-        Step::FileInPlace,
-        Step::Half,
-        Step::Prefixes,
-        Step::Reals,
-        Step::Hops,
-        Step::Service,
-        Step::Classifier,
-        Step::Leaving,
-        Step::Sysctl,
-        Step::Attached,
-        Step::EntryBeside,
-        Step::EntryInPlace,
-        Step::VipsTaken,
-        Step::VipsPut,
-        Step::Routes,
-    ] {
-        assert!(met.contains(&format!("{step:?}")), "{step:?} is not among {met:?}");
+        stage.clear(&after);
     }
 }
 
@@ -259,23 +275,11 @@ fn forwards(site: &Site, load: &Load, after: &str) {
     assert_eq!(*load.failures.lock().unwrap(), Vec::<String>::new(), "{after}");
 }
 
-#[test]
-fn a_daemon_that_is_killed_after_any_step_of_a_reload_or_of_a_start_leaves_work_that_the_next_one_finishes() {
-    let mut site = site("killed");
-    let _servers = site.serve();
-    let [a, b] = configurations(&site);
-    let before = bare(&site);
-    let mut fresh = Vec::new();
-    for config in [&a, &b] {
-        site.run(config);
-        fresh.push(snapshot(&site, config));
-        site.crash();
-        site.marca_done(&["stop", "--detach"]);
-    }
-    let both = [(&a, &fresh[0]), (&b, &fresh[1])];
-    let mut met = BTreeSet::new();
-    site.run(&a);
-    let net = Arc::clone(&site.net);
+/// Does something while clients have connections to the service that does not change, and open others.
+fn under_load(stage: &mut Stage, work: impl FnOnce(&mut Stage, &Load)) {
+    let _servers = stage.site.serve();
+    stage.site.run(&stage.configs[0]);
+    let net = Arc::clone(&stage.site.net);
     let load = Load::default();
     scope(|scope| {
         let (load, client) = (&load, net.client());
@@ -287,52 +291,79 @@ fn a_daemon_that_is_killed_after_any_step_of_a_reload_or_of_a_start_leaves_work_
             scope.spawn(move || client.enter(|| load.session(from, steady)));
         }
         wait_until("the load is there", || load.done.load(Relaxed) > 10);
-        // There and back, with a death on each way; the one who finishes is the next to die.
-        let mut way = (0..).map(|turn| (both[turn % 2], both[(turn + 1) % 2]));
-        for number in 1.. {
-            let mut has_died = false;
-            for ((now, _), (next, wanted)) in way.by_ref().take(2) {
-                site.crash();
-                site.die_after = Some(format!("reload {number}"));
-                site.run(now);
-                let step = site.reload_or_die(next);
-                site.die_after = None;
-                match &step {
-                    Some(step) => {
-                        forwards(&site, load, &format!("after {step} of a reload, {number}"));
-                        site.run(next);
-                    }
-                    None => forwards(&site, load, "after a reload"),
-                }
-                assert_eq!(snapshot(&site, next), *wanted, "after {step:?} of a reload, {number}");
-                has_died |= step.is_some();
-                met.extend(step);
-            }
-            if !has_died {
-                break;
-            }
-        }
-        for number in 1.. {
-            let ((now, _), (next, wanted)) = way.next().unwrap();
-            let _ = now;
-            site.crash();
-            site.die_after = Some(format!("start {number}"));
-            let Some(step) = site.run_or_die(next) else { break };
-            site.die_after = None;
-            let after = format!("after {step} of a start, {number}");
-            forwards(&site, load, &after);
-            site.run(next);
-            assert_eq!(snapshot(&site, next), *wanted, "{after}");
-            met.insert(step);
-        }
-        // What has left is forgotten when its connections are, and nothing else is remembered.
-        let plan = Plan::of(&marca_config::load("t", &a).unwrap().config).unwrap();
-        let _ = plan;
+        work(stage, load);
     });
-    let all: BTreeSet<String> = Step::ALL.iter().map(|step| format!("{step:?}")).collect();
-    let first: BTreeSet<String> = [Step::Tables].map(|step| format!("{step:?}")).into();
-    assert_eq!(met, &all - &first);
-    site.crash();
-    site.marca_done(&["stop", "--detach"]);
-    assert_eq!(bare(&site), before);
+    assert_eq!(load.failures.into_inner().unwrap(), Vec::<String>::new());
+    stage.site.crash();
+    stage.clear("at the end");
+}
+
+#[test]
+fn a_daemon_that_is_killed_after_any_step_of_a_reload_leaves_what_the_next_one_finishes_or_takes_back() {
+    let mut stage = Stage::set("killed reload");
+    under_load(&mut stage, |stage, load| {
+        stage.site.crash();
+        stage.site.die_after = Some("reload 0".into());
+        stage.run(0, "at the beginning");
+        // So that it is set each time.
+        let unset = |site: &Site| site.net.director().sysctl("net.ipv4.conf.more.forwarding", 0).unwrap();
+        unset(&stage.site);
+        let died = stage.site.reload_or_die(&stage.configs[1]);
+        assert_eq!(died, None);
+        let steps = stage.site.steps();
+        let kinds: BTreeSet<String> = steps.iter().cloned().collect();
+        let not_of_a_reload = [Step::Maps, Step::Tables, Step::Calls, Step::NumbersGone, Step::Routes];
+        let missing = Step::ALL.iter().filter(|step| !not_of_a_reload.contains(step));
+        let missing: Vec<&Step> = missing.filter(|step| !kinds.contains(&format!("{step:?}"))).collect();
+        assert!(missing.is_empty(), "{missing:?} are not among {steps:?}");
+        stage.site.crash();
+        // Whoever takes up what one has left is the next to die: in its first reload, or in its second, when it first has to
+        // go back to where a reload begins.
+        let (mut now, mut after) = (1, "a reload".to_owned());
+        for number in 1..=steps.len() {
+            stage.site.die_after = Some(format!("reload {number} {}", now + 1));
+            stage.run(now, &after);
+            if now == 1 {
+                stage.site.reload(&stage.configs[0]);
+            }
+            unset(&stage.site);
+            let step = stage.site.reload_or_die(&stage.configs[1]).expect("as many steps as before");
+            after = format!("after {step} of a reload, {number} of {}", steps.len());
+            forwards(&stage.site, load, &after);
+            now = number % 2;
+        }
+        stage.site.die_after = None;
+        stage.run(now, &after);
+    });
+}
+
+#[test]
+fn a_start_that_is_killed_while_it_adopts_leaves_what_the_next_one_finishes() {
+    let mut stage = Stage::set("killed start");
+    under_load(&mut stage, |stage, load| {
+        stage.site.crash();
+        stage.site.die_after = Some("start 0".into());
+        stage.run(1, "at the beginning");
+        let steps = stage.site.steps();
+        stage.site.crash();
+        let mut which = 0;
+        for (turn, number) in of_each_kind(&steps).into_iter().enumerate() {
+            // What several have left half done, one after the other, the next takes up.
+            stage.site.die_after = Some(format!("start {number}"));
+            let Some(step) = stage.site.run_or_die(&stage.configs[which]) else {
+                stage.site.crash();
+                continue;
+            };
+            let after = format!("after {step} of a start, {number}");
+            forwards(&stage.site, load, &after);
+            if turn % 3 == 2 {
+                stage.site.die_after = None;
+                stage.run(which, &after);
+                stage.site.crash();
+                which = 1 - which;
+            }
+        }
+        stage.site.die_after = None;
+        stage.run(which, "at last");
+    });
 }

@@ -144,6 +144,12 @@ impl Site {
         Some(died(daemon))
     }
 
+    /// The steps that a daemon has told so far: see `marca_daemon::steps`.
+    pub fn steps(&self) -> Vec<String> {
+        let said = self.daemon.as_ref().expect("a daemon runs").output();
+        said.lines().filter_map(|line| line.strip_prefix("step ")).map(str::to_owned).collect()
+    }
+
     /// Has the daemon read another configuration, by which it may die: after which step, or `None` if it is in force.
     pub fn reload_or_die(&mut self, config: &str) -> Option<String> {
         self.write(config);
