@@ -51,7 +51,10 @@ fn render(status: &Status) -> String {
     lines.push(String::new());
     let tables: Vec<String> =
         status.tables.iter().map(|(name, table)| format!("{name} {} of {}", table.used, table.size)).collect();
-    lines.push(format!("records: {}", tables.join(", ")));
+    // Two seconds are nothing to people.
+    let old = status.tables.values().map(|table| table.seconds_old).max().filter(|seconds| *seconds > 5);
+    let old = old.map_or(String::new(), |seconds| format!(", counted {seconds} s ago"));
+    lines.push(format!("records: {}{old}", tables.join(", ")));
     let reasons: Vec<String> =
         status.reasons.iter().filter(|(_, n)| **n > 0).map(|(reason, n)| format!("{reason} {n}")).collect();
     lines.push(format!("packets: {}", if reasons.is_empty() { "none yet".into() } else { reasons.join(", ") }));

@@ -31,7 +31,7 @@ mod records;
 mod routes;
 
 pub use ask::{Asked, Done, Reloaded};
-pub use events::{Event, Events, Kind};
+pub use events::{About, Event, Events, Kind};
 pub use network::new_token;
 pub use problem::Problem;
 pub use records::{ClientStatus, FlowStatus, Flows, FlowsEnded, Persist, Unpinned};

@@ -14,6 +14,7 @@ pub mod schedule;
 pub mod targets;
 
 use crate::director::Director;
+use crate::live::Live;
 use crate::standings::Health;
 use marca_config::plan::Plan;
 use schedule::Schedule;
@@ -55,11 +56,19 @@ impl Checkers {
     /// # Errors
     /// The kernel gives no thread, or it no event queue.
     pub fn start() -> io::Result<Self> {
+        Self::start_counting(Live::default())
+    }
+
+    /// The same, and counts what it asks.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_counting(live: Live) -> io::Result<Self> {
         let (orders, ordered) = mpsc::unbounded_channel();
         let (reporting, reports) = mpsc::unbounded_channel();
         // The kernel's thread, the event queue and timers.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let body = move || runtime.block_on(Schedule::new(reporting).run(ordered));
+        let body = move || runtime.block_on(Schedule::new(reporting, live).run(ordered));
         thread::Builder::new().name("checks".into()).spawn(body)?;
         Ok(Self { orders, reports, followed: None })
     }

@@ -3,6 +3,7 @@
 //! | module | owns |
 //! |---|---|
 //! | [`place`] | where a director keeps its files and pins; what it must remember to be taken away again |
+//! | [`live`] | what the daemon knows beside its files |
 //! | [`director`] | from a configuration to a running data plane, and what has to be kept up while it runs |
 //! | [`overrides`] | what operators have said of real servers by hand |
 //! | [`checkers`] | health checks: what real servers are asked, and what follows from their answers |
@@ -32,6 +33,7 @@ pub mod explain;
 pub mod forwarding;
 pub mod hops;
 pub mod linux;
+pub mod live;
 pub mod metrics;
 pub mod overrides;
 pub mod place;

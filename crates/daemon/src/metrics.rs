@@ -18,7 +18,7 @@ pub use listener::{Answered, Scraper, serve};
 pub use sums::Sums;
 pub use text::Format;
 
-use crate::status::{ServerStatus, ServiceStatus, Status, TrafficStatus};
+use crate::status::{ChecksStatus, HealthStatus, ServerStatus, ServiceStatus, Status, TrafficStatus};
 use marca_config::model::Detail;
 use marca_engine::reason::{Action, Reason};
 use std::time::Duration;
@@ -77,7 +77,7 @@ impl Metric {
         match self.value {
             Value::Director(_) => Detail::Totals,
             Value::Service(_) => Detail::Services,
-            Value::Server(_) => Detail::Servers,
+            Value::Server(_) | Value::Checks(_) => Detail::Servers,
         }
     }
 }
@@ -88,6 +88,8 @@ enum Value {
     Director(fn(&Scrape, Give)),
     Service(fn(&ServiceStatus, &Sum, Give)),
     Server(fn(&ServerStatus) -> Number),
+    /// For each check of a real server, by its name.
+    Checks(fn(&ServerStatus, &str) -> Number),
 }
 
 /// Takes the values of labels, in the order of [`Metric::labels`], and the number.
@@ -143,7 +145,22 @@ impl<'a> Scrape<'a> {
                     service.servers.iter().for_each(|server| give(&[&service.name, &server.name], number(server)));
                 }
             }
+            Value::Checks(number) => {
+                if self.checked().map(|(service, _)| service.checks.len()).sum::<usize>() > MOST_CHECKS {
+                    return;
+                }
+                for (service, server) in self.checked() {
+                    let check = |check: &String| give(&[&service.name, &server.name, check], number(server, check));
+                    service.checks.iter().for_each(check);
+                }
+            }
         }
+    }
+
+    /// Real servers that have had a verdict of their checks.
+    fn checked(&self) -> impl Iterator<Item = (&ServiceStatus, &ServerStatus)> {
+        let all = self.status.services.iter().flat_map(|service| service.servers.iter().map(move |one| (service, one)));
+        all.filter(|(_, server)| server.health.is_some() && server.state != "waiting")
     }
 
     /// The metrics that this detail has.
@@ -160,6 +177,9 @@ impl<'a> Scrape<'a> {
 /// How many services or real servers have series of their own by themselves: some 25,000 series are what a Prometheus
 /// takes from one target without anybody having thought about it.
 pub const MOST_LABEL_SETS: usize = 2_000;
+
+/// How many checks have series of their own: none, when there are more.
+pub const MOST_CHECKS: usize = 5_000;
 
 /// The finest detail that is not too many.
 fn resolve(detail: Detail, status: &Status) -> Detail {
@@ -309,6 +329,27 @@ pub const METRICS: &[Metric] = &[
             scrape.status.tables.iter().for_each(|(name, table)| give(&[name], u64::from(table.size).into()));
         }),
     ),
+    gauge(
+        "marca_table_age",
+        Some(Unit::Seconds),
+        &["table"],
+        "How old the number of a table's records is: they are counted by the way, a table of ten million in some ten seconds.",
+        Value::Director(|scrape, give| {
+            scrape.status.tables.iter().for_each(|(name, table)| give(&[name], table.seconds_old.into()));
+        }),
+    ),
+    counter(
+        "marca_checks",
+        None,
+        &["result"],
+        "Questions of health checks by what came of them: `good`, `bad`, or `unasked`, when the director itself is at fault.",
+        Value::Director(|scrape, give| {
+            let ChecksStatus { good, bad, unasked } = scrape.status.checks;
+            [("good", good), ("bad", bad), ("unasked", unasked)]
+                .into_iter()
+                .for_each(|(result, n)| give(&[result], n.into()));
+        }),
+    ),
     counter(
         "marca_connections",
         None,
@@ -450,6 +491,16 @@ pub const METRICS: &[Metric] = &[
         SERVER,
         "Whether a real server has not failed: 0 when it is `down` or `waiting` for its checks, else 1, also while it is drained.",
         Value::Server(|server| (!matches!(server.state.as_str(), "down" | "waiting")).into()),
+    ),
+    gauge(
+        "marca_server_check_up",
+        None,
+        &["service", "server", "check"],
+        "Whether a check of a real server is good, as `rise` and `fall` have it; none while it waits for its first verdict, nor when there are more than 5,000 of them.",
+        Value::Checks(|server, check| {
+            let fails = |health: &HealthStatus| health.failures.iter().any(|failure| failure.check == check);
+            (!server.health.as_ref().is_some_and(fails)).into()
+        }),
     ),
     gauge(
         "marca_server_weight",

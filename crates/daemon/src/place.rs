@@ -2,6 +2,7 @@
 
 use crate::linux::attach::Mode;
 use crate::linux::data_plane::since_boot;
+use crate::live::Live;
 use crate::overrides::Overrides;
 use crate::standings::Standings;
 use crate::steps::{self, Step};
@@ -14,7 +15,6 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 /// A director's folders. Two directors on one host (in two network namespaces) have two places.
@@ -26,7 +26,8 @@ pub struct Place {
     pub state_dir: PathBuf,
     /// Below the BPF file system: programs and maps.
     pub pin_dir: PathBuf,
-    pub unwritten: Unwritten,
+    /// What the process knows beside them.
+    pub live: Live,
 }
 
 impl Default for Place {
@@ -35,66 +36,8 @@ impl Default for Place {
             run_dir: "/run/marca".into(),
             state_dir: "/var/lib/marca".into(),
             pin_dir: "/sys/fs/bpf/marca".into(),
-            unwritten: Unwritten::default(),
+            live: Live::default(),
         }
-    }
-}
-
-/// What this process wanted to write and could not, since the disk is full, say: whoever reads in this process reads that, and
-/// not the file. Clones are one and the same.
-#[derive(Clone, Debug, Default)]
-pub struct Unwritten(Arc<Mutex<Held>>);
-
-#[derive(Debug, Default)]
-struct Held {
-    standings: Option<Standings>,
-    overrides: Option<Overrides>,
-    /// Why the last of them could not be written.
-    why: String,
-    changes: u64,
-}
-
-impl PartialEq for Unwritten {
-    /// It says nothing of where a place is.
-    fn eq(&self, _: &Self) -> bool {
-        true
-    }
-}
-
-impl Eq for Unwritten {}
-
-impl Unwritten {
-    /// Why something is not written, and what follows from that; `None` when all is.
-    pub fn why(&self) -> Option<String> {
-        let held = self.held();
-        let what = match (&held.standings, &held.overrides) {
-            (None, None) => return None,
-            (Some(_), None) => "which real servers have failed or drain",
-            (None, Some(_)) => "what was last said by hand",
-            (Some(_), Some(_)) => "which real servers have failed or drain, nor what was last said by hand",
-        };
-        let why = &held.why;
-        Some(format!("it is in force, but a restart would not know {what}, until this can be written: {why}"))
-    }
-
-    /// Another number after each change.
-    pub fn changes(&self) -> u64 {
-        self.held().changes
-    }
-
-    /// Keeps what could not be written, or lets go of it when it is.
-    fn hold(&self, result: &Result<(), PlaceError>, hold: impl FnOnce(&mut Held, bool)) {
-        let mut held = self.held();
-        hold(&mut held, result.is_err());
-        if let Err(error) = result {
-            held.why = error.to_string();
-        }
-        held.changes += 1;
-    }
-
-    fn held(&self) -> MutexGuard<'_, Held> {
-        // Nothing in here panics half-way.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -297,8 +240,8 @@ impl Place {
     /// Which real servers have failed, and whose time to drain runs. A file of its own, because it changes more often
     /// than the rest, and because it outlives a reboot: then its times are those of this boot.
     pub fn standings(&self) -> Result<Standings, PlaceError> {
-        if let Some(standings) = &self.unwritten.held().standings {
-            return Ok(standings.clone());
+        if let Some(standings) = self.live.standings() {
+            return Ok(standings);
         }
         let remembered: Remembered<Standings> = read(&self.standings_file())?;
         Ok(match self.moment()? {
@@ -309,7 +252,7 @@ impl Place {
 
     pub fn save_standings(&self, standings: &Standings) -> Result<(), PlaceError> {
         let saved = self.remember(&self.standings_file(), standings);
-        self.unwritten.hold(&saved, |held, failed| held.standings = failed.then(|| standings.clone()));
+        self.live.saved_standings(standings, &saved);
         saved
     }
 
@@ -336,8 +279,8 @@ impl Place {
 
     /// What operators have said by hand. It outlives a reboot as standings do.
     pub fn overrides(&self) -> Result<Overrides, PlaceError> {
-        if let Some(overrides) = &self.unwritten.held().overrides {
-            return Ok(overrides.clone());
+        if let Some(overrides) = self.live.overrides() {
+            return Ok(overrides);
         }
         let remembered: Remembered<Overrides> = read(&self.overrides_file())?;
         Ok(match self.moment()? {
@@ -350,7 +293,7 @@ impl Place {
         // Nearly always there are none.
         let is_nothing = overrides.is_empty() && !self.overrides_file().exists();
         let saved = if is_nothing { Ok(()) } else { self.remember(&self.overrides_file(), overrides) };
-        self.unwritten.hold(&saved, |held, failed| held.overrides = failed.then(|| overrides.clone()));
+        self.live.saved_overrides(overrides, &saved);
         saved
     }
 

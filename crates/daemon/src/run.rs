@@ -1,7 +1,8 @@
 //! The event loop: one task owns the director, everything else is an event to it.
 
 use crate::api::ask::{Done, Reloaded, Reply};
-use crate::api::{Api, Asked, Events, Kind, Problem};
+use crate::api::{About, Api, Asked, Events, Kind, Problem};
+use crate::checkers::health::{Matter, Said};
 use crate::checkers::{Checkers, Report};
 use crate::director::{Director, DirectorError, Replaced, Started, TICK, Wanted};
 use crate::linux::file::FileWatch;
@@ -35,10 +36,11 @@ pub async fn run(place: Place, file: &Path, text: &str, ready: impl FnOnce(&Star
     let mut hangup = signal(SignalKind::hangup()).map_err(DirectorError::Signal)?;
     let (metrics, wanted) = watch::channel(Metrics::default());
     let scraper = Scraper::new(place.clone(), wanted);
+    let live = place.live.clone();
     let mut api = Api::open(&place, file, scraper.clone()).map_err(DirectorError::Api)?;
     let (mut director, mut started) = Director::start(place, &file.display().to_string(), text).await?;
     started.findings.extend(api.configure(director.api()));
-    let mut checkers = Checkers::start().map_err(DirectorError::Checkers)?;
+    let mut checkers = Checkers::start_counting(live).map_err(DirectorError::Checkers)?;
     metrics.send_replace(started.metrics);
     tokio::spawn(metrics::serve(scraper, started.adopted));
     ready(&started);
@@ -62,7 +64,10 @@ pub async fn run(place: Place, file: &Path, text: &str, ready: impl FnOnce(&Star
                     tracing::error!("{error}");
                 }
                 match director.end_overrides() {
-                    Ok(told) => told.iter().for_each(|line| tell(api.events(), Kind::Override, &line.to_string())),
+                    Ok((told, quorums)) => {
+                        told.iter().for_each(|line| tell_override(api.events(), &line.to_string()));
+                        quorums.iter().for_each(|said| tell(api.events(), said));
+                    }
                     Err(error) => tracing::error!("{error}"),
                 }
                 let now = Instant::now();
@@ -222,8 +227,9 @@ fn answer(director: &mut Director, events: &Events, asked: Asked) {
     match asked {
         Asked::Health { servers, up, reply } => {
             let meant: Vec<Meant> = servers.iter().map(|text| Meant::of(text)).collect();
-            let done = director.health(&meant, up).map(|lines| {
-                lines.iter().for_each(|line| tell(events, Kind::Health, line));
+            let done = director.health(&meant, up).map(|said| {
+                said.iter().for_each(|said| tell(events, said));
+                let lines = said.into_iter().map(|said| said.line).collect();
                 Done { lines, warnings: director.unwritten().into_iter().collect() }
             });
             // Whoever has asked may be gone.
@@ -231,9 +237,11 @@ fn answer(director: &mut Director, events: &Events, asked: Asked) {
         }
         Asked::Say { servers, change, until, reply } => {
             let meant: Vec<Meant> = servers.iter().map(|text| Meant::of(text)).collect();
-            let done = director.say(&meant, change, until).map(|told| {
-                let lines: Vec<String> = told.iter().map(ToString::to_string).collect();
-                lines.iter().for_each(|line| tell(events, Kind::Override, line));
+            let done = director.say(&meant, change, until).map(|(told, quorums)| {
+                let mut lines: Vec<String> = told.iter().map(ToString::to_string).collect();
+                lines.iter().for_each(|line| tell_override(events, line));
+                quorums.iter().for_each(|said| tell(events, said));
+                lines.extend(quorums.into_iter().map(|said| said.line));
                 Done { lines, warnings: director.unwritten().into_iter().collect() }
             });
             let _ = reply.send(done.map_err(|error| of_servers(&error, &servers)));
@@ -244,7 +252,7 @@ fn answer(director: &mut Director, events: &Events, asked: Asked) {
 
 fn checked(director: &mut Director, events: &Events, reports: Vec<Report>) {
     match director.checked(reports) {
-        Ok(lines) => lines.iter().for_each(|line| tell(events, Kind::Health, line)),
+        Ok(said) => said.iter().for_each(|said| tell(events, said)),
         Err(error) => tracing::error!("what health checks say is not in force: {error}"),
     }
 }
@@ -261,11 +269,27 @@ fn of_servers(error: &DirectorError, servers: &[String]) -> Problem {
     }
 }
 
-/// In the log and to listeners; a line begins with the server that it is about, `shop/web1`.
-fn tell(events: &Events, kind: Kind, line: &str) {
+/// In the log and to listeners.
+fn tell(events: &Events, said: &Said) {
+    let Said { matter, service, server, line } = said;
+    let (kind, check) = match matter {
+        Matter::Server | Matter::Consequence => (Kind::Health, None),
+        Matter::Check(check) => (Kind::Check, Some(check.as_str())),
+        Matter::Quorum => (Kind::Quorum, None),
+    };
+    // The check's line has said it.
+    if *matter != Matter::Consequence {
+        tracing::info!("{line}");
+    }
+    events.tell(kind, About { service: Some(service), server: server.as_deref(), check }, line);
+}
+
+/// The same; the line begins with the server that it is about, `shop/web1`.
+fn tell_override(events: &Events, line: &str) {
     tracing::info!("{line}");
     let about = line.split(' ').next().and_then(|word| word.split_once('/'));
-    events.tell(kind, (about.map(|about| about.0), about.map(|about| about.1)), line);
+    let about = About { service: about.map(|about| about.0), server: about.map(|about| about.1), check: None };
+    events.tell(Kind::Override, about, line);
 }
 
 async fn reload(
@@ -291,14 +315,17 @@ async fn reload(
             replaced.findings.extend(api.configure(director.api()));
             replaced.findings.iter().for_each(|finding| tracing::warn!("{finding}"));
             tracing::info!("configuration replaced: {replaced}");
-            api.events().tell(Kind::Reload, (None, None), format!("configuration replaced: {replaced}"));
+            api.events().tell(Kind::Reload, About::default(), format!("configuration replaced: {replaced}"));
+            for Said { service, line, .. } in &replaced.quorums {
+                api.events().tell(Kind::Quorum, About { service: Some(service), ..About::default() }, line);
+            }
             Ok(reloaded(replaced))
         }
         Err(error) => {
             tracing::error!("{error}\nnothing was changed");
             let text = error.to_string();
             let headline = text.lines().next().unwrap_or_default();
-            api.events().tell(Kind::Reload, (None, None), format!("nothing was changed: {headline}"));
+            api.events().tell(Kind::Reload, About::default(), format!("nothing was changed: {headline}"));
             Err(Problem::from(&error))
         }
     };

@@ -1,6 +1,7 @@
 //! What a director counts, as a value: read from its maps and files, whether its daemon runs or not.
 
 use crate::linux::data_plane::{DataPlaneError, Maps, since_boot};
+use crate::live::{Asked, Live};
 use crate::overrides::{Duty, Now, Override, Overrides, Until};
 use crate::place::{Place, PlaceError, State};
 use crate::standings::{Cause, Draining, Health, Standings};
@@ -13,11 +14,12 @@ use marca_tables::classifier;
 use marca_tables::ids::{Ids, service_key};
 use marca_tables::memory::Memory;
 use marca_tables::services::Clock;
-use marca_tables::sweep::count_valid;
+use marca_tables::sweep::Counted;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use utoipa::ToSchema;
 
 /// A director that runs, or whose data plane does, opened for reading.
@@ -33,8 +35,8 @@ pub struct Running {
     pub standings: Standings,
     /// Whether a daemon looks after it.
     pub daemon: Option<u32>,
-    /// What it could not write down, and why.
-    pub unwritten: Option<String>,
+    /// If it is this process.
+    live: Live,
 }
 
 /// Why it cannot be read.
@@ -81,8 +83,8 @@ impl Running {
         let overrides = place.overrides()?.kept(&running.plan);
         let plan = overrides.apply(&running.plan);
         let (config, file) = (Arc::clone(&running.config), Arc::clone(&running.plan));
-        let unwritten = place.unwritten.why();
-        Ok(Self { maps, config, plan, file, state, overrides, standings, daemon, unwritten })
+        let live = place.live.clone();
+        Ok(Self { maps, config, plan, file, state, overrides, standings, daemon, live })
     }
 
     /// The plan with the real servers' standings, as packets have it.
@@ -103,7 +105,7 @@ impl Running {
         let of = |service: &Service| plans.get(service.name.as_str()).map_or(&[][..], Vec::as_slice);
         Status {
             daemon: self.daemon,
-            unwritten: self.unwritten.clone(),
+            unwritten: self.live.unwritten(),
             interfaces: self
                 .state
                 .attached
@@ -115,7 +117,8 @@ impl Running {
                 })
                 .collect(),
             services: self.config.services.iter().map(|service| self.service(service, of(service))).collect(),
-            tables: tables(memory),
+            tables: tables(memory, self.live.counted()),
+            checks: self.checks(),
             reasons: self
                 .maps
                 .reasons()
@@ -123,6 +126,11 @@ impl Running {
                 .map(|(reason, packets)| (reason.label().into(), packets))
                 .collect(),
         }
+    }
+
+    fn checks(&self) -> ChecksStatus {
+        let [good, bad, unasked] = Asked::ALL.map(|asked| self.live.asked(asked));
+        ChecksStatus { good, bad, unasked }
     }
 
     /// `plans` are those of the service's families.
@@ -163,6 +171,7 @@ impl Running {
             quorum,
             rate_limited,
             traffic,
+            checks: checks(plans),
             servers,
             leaving,
         }
@@ -256,6 +265,18 @@ impl Running {
     }
 }
 
+/// What the real servers of a service are asked.
+fn checks(plans: &[&ServicePlan]) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for planned in plans.iter().flat_map(|plan| plan.checks.iter()) {
+        let name = planned.check.to_string();
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
 fn is_same(one: &ServicePlan, other: &ServicePlan) -> bool {
     one.name == other.name && one.family == other.family
 }
@@ -307,12 +328,21 @@ fn number(ids: &Ids, service: &str, family: Family, real: &RealPlan) -> Option<u
     ids.real(service, family, real.address)
 }
 
-fn tables(memory: &Memory) -> BTreeMap<String, TableStatus> {
-    let table = |region| TableStatus { used: count_valid(region), size: region.len() };
-    [("flows", table(&memory.flows)), ("half_open", table(&memory.half_open)), ("templates", table(&memory.templates))]
-        .into_iter()
-        .map(|(name, table)| (name.to_owned(), table))
-        .collect()
+/// Somebody else has counted the records, or they are counted now.
+fn tables(memory: &Memory, counted: Option<(Counted, Duration)>) -> BTreeMap<String, TableStatus> {
+    let (counted, age) = match counted {
+        Some((counted, age)) => (counted, Some(age.as_secs())),
+        None => (Counted::now(memory), None),
+    };
+    let table = |used, size| TableStatus { used, size, seconds_old: age.unwrap_or(0) };
+    [
+        ("flows", table(counted.flows, memory.flows.len())),
+        ("half_open", table(counted.half_open, memory.half_open.len())),
+        ("templates", table(counted.templates, memory.templates.len())),
+    ]
+    .into_iter()
+    .map(|(name, table)| (name.to_owned(), table))
+    .collect()
 }
 
 /// A director, counted.
@@ -326,6 +356,8 @@ pub struct Status {
     pub interfaces: Vec<InterfaceStatus>,
     pub services: Vec<ServiceStatus>,
     pub tables: BTreeMap<String, TableStatus>,
+    #[serde(default)]
+    pub checks: ChecksStatus,
     /// Packets by the reason that they left with.
     pub reasons: BTreeMap<String, u64>,
 }
@@ -358,6 +390,9 @@ pub struct ServiceStatus {
     pub rate_limited: u64,
     #[serde(flatten)]
     pub traffic: TrafficStatus,
+    /// What each of its real servers is asked, as `failures` names it.
+    #[serde(default)]
+    pub checks: Vec<String>,
     pub servers: Vec<ServerStatus>,
     /// Real servers that have been removed and still have connections.
     pub leaving: Vec<LeavingStatus>,
@@ -558,6 +593,20 @@ impl From<Traffic> for TrafficStatus {
 /// How full a table is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TableStatus {
+    /// Counted by the daemon's sweep on its way, which takes two seconds, and longer in tables of more than two million records;
+    /// without a daemon now.
     pub used: u32,
     pub size: u32,
+    /// Since the sweep came to its end.
+    #[serde(default)]
+    pub seconds_old: u64,
+}
+
+/// What the daemon has asked real servers since it began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ChecksStatus {
+    pub good: u64,
+    pub bad: u64,
+    /// Could not be asked, for want of sockets or permission, say.
+    pub unasked: u64,
 }

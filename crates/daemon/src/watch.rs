@@ -37,7 +37,7 @@ impl Watch {
     /// As [`Watch::status`].
     pub fn look(&mut self) -> Result<&Running, ReadError> {
         // Before what they are of, so that a change in between is seen next time.
-        let (stamps, unwritten) = (stamps(&self.place), self.place.unwritten.changes());
+        let (stamps, unwritten) = (stamps(&self.place), self.place.live.changes());
         let running = match self.seen.take() {
             Some((mut running, known, held)) if known == stamps && held == unwritten => {
                 running.daemon = self.place.running_daemon()?;

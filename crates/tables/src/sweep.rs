@@ -70,6 +70,29 @@ pub struct Sweep {
     written: u32,
     /// The classifier is not the one of the pass before: whose a record's packets are must be asked.
     claims: Option<Claims>,
+    /// Records that this pass has met so far, those of the table where it is; and all of the last whole pass.
+    met: Counted,
+    met_here: u32,
+    counted: Option<Counted>,
+}
+
+/// Records of each table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    pub flows: u32,
+    pub half_open: u32,
+    pub templates: u32,
+}
+
+impl Counted {
+    /// Looks at every cell: with tens of millions of them that takes a while.
+    pub fn now(memory: &Memory) -> Self {
+        Self {
+            flows: count_valid(&memory.flows),
+            half_open: count_valid(&memory.half_open),
+            templates: count_valid(&memory.templates),
+        }
+    }
 }
 
 /// A service, and since when its clients have been sent to slots as they are now.
@@ -190,12 +213,20 @@ impl Sweep {
             passes: 0,
             written: 0,
             claims: None,
+            met: Counted::default(),
+            met_here: 0,
+            counted: None,
         }
     }
 
     /// Whole passes so far.
     pub fn passes(&self) -> u64 {
         self.passes
+    }
+
+    /// How many records the last whole pass has met and left where they were; `None` before there was one.
+    pub fn counted(&self) -> Option<Counted> {
+        self.counted
     }
 
     /// Whether a real server has records: connections by its load, and connections and templates in the last whole
@@ -225,15 +256,18 @@ impl Sweep {
             self.half_open += 1;
             left = left.saturating_sub(work(is_freed));
         }
+        self.met.half_open += std::mem::take(&mut self.met_here);
         while left > 0 && self.flows < memory.flows.len() {
             let is_freed = self.flow(&view, &control, self.flows);
             freed.flows += u32::from(is_freed);
             self.flows += 1;
             left = left.saturating_sub(work(is_freed));
         }
+        self.met.flows += std::mem::take(&mut self.met_here);
         let complete = self.flows == memory.flows.len() && self.half_open == memory.half_open.len();
         if complete {
             freed.templates = self.templates(&view, &control);
+            self.met.templates += std::mem::take(&mut self.met_here);
             localities(&view);
             self.finish(&view);
         }
@@ -342,7 +376,9 @@ impl Sweep {
         known
     }
 
+    /// A record that stays.
     fn count(&mut self, real: u32) {
+        self.met_here += 1;
         if let Some(records) = self.records.get_mut(real as usize) {
             *records += 1;
         }
@@ -502,6 +538,7 @@ impl Sweep {
         control.swept = self.written;
         view.set_control(&control);
         self.last_records = std::mem::take(&mut self.records);
+        self.counted = Some(std::mem::take(&mut self.met));
         self.held.clear();
         self.differing.clear();
         self.stale.clear();

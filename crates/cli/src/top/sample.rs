@@ -1,6 +1,6 @@
 //! What was read once, and the rates since what was read before.
 
-use marca_daemon::status::{ServerStatus, ServiceStatus, Status};
+use marca_daemon::status::{FailureStatus, HealthStatus, ServerStatus, ServiceStatus, Status};
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -54,6 +54,8 @@ pub struct Server {
     pub overloaded: bool,
     pub active: u64,
     pub inactive: u64,
+    /// What its checks say, in words: those that fail first.
+    pub checks: Vec<String>,
     /// As [`Rates`], since they began.
     pub counters: [u64; 5],
     pub rates: Rates,
@@ -167,14 +169,15 @@ impl From<ServiceStatus> for Service {
             up: status.servers.iter().filter(|server| server.state == "up").count() as u32,
             active: status.servers.iter().map(|server| server.active).sum(),
             inactive: status.servers.iter().map(|server| server.inactive).sum(),
-            servers: status.servers.into_iter().map(Server::from).collect(),
+            servers: status.servers.into_iter().map(|server| Server::of(server, &status.checks)).collect(),
             rates: Rates::default(),
         }
     }
 }
 
-impl From<ServerStatus> for Server {
-    fn from(status: ServerStatus) -> Self {
+impl Server {
+    /// `checks`: of the service.
+    fn of(status: ServerStatus, checks: &[String]) -> Self {
         let t = status.traffic;
         Self {
             name: status.name,
@@ -187,10 +190,22 @@ impl From<ServerStatus> for Server {
             overloaded: status.overloaded,
             active: status.active,
             inactive: status.inactive,
+            checks: status.health.as_ref().map_or_else(Vec::new, |health| in_words(health, checks)),
             counters: [t.connections, t.in_packets, t.in_bytes, t.out_packets, t.out_bytes],
             rates: Rates::default(),
         }
     }
+}
+
+/// What checks say of a real server.
+fn in_words(health: &HealthStatus, checks: &[String]) -> Vec<String> {
+    let fails =
+        |failure: &FailureStatus| format!("{} FAILS for {}: {}", failure.check, duration(failure.seconds), failure.why);
+    let mut words: Vec<String> = health.failures.iter().map(fails).collect();
+    let is_good = |check: &&String| !health.failures.iter().any(|failure| failure.check == **check);
+    words.extend(checks.iter().filter(is_good).map(|check| format!("{check} good")));
+    words.extend(health.weight.map(|weight| format!("weight {weight}")));
+    words
 }
 
 pub fn duration(seconds: u64) -> String {

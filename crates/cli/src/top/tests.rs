@@ -18,6 +18,10 @@ fn server(number: usize, state: &str, counters: [u64; 5]) -> Server {
         upper: 1000,
         active: 1234,
         inactive: 56,
+        checks: match state {
+            "down" => vec!["tcp/80 FAILS for 5m: connection refused, 3 times in a row".into(), "tcp/443 good".into()],
+            _ => vec!["tcp/80 good".into(), "tcp/443 good".into()],
+        },
         counters,
         ..Server::default()
     }

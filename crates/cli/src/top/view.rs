@@ -206,6 +206,11 @@ fn server_style(server: &Server) -> Style {
 /// What there is no column for.
 fn detail(model: &Model) -> String {
     let list = model.list();
+    if let Page::Flows(_, name) = &model.page {
+        // Of the server whose connections are listed.
+        let server = model.servers().iter().find(|server| server.name == *name);
+        return server.map_or_else(String::new, checks);
+    }
     let Some(row) = list.order.get(list.cursor).map(|row| *row as usize) else { return String::new() };
     let joined =
         |addresses: &[std::net::IpAddr]| addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
@@ -219,10 +224,19 @@ fn detail(model: &Model) -> String {
             let upper =
                 if server.upper > 0 { format!(", at most {} connections", server.upper) } else { String::new() };
             let address = if server.addresses.is_empty() { "local".into() } else { joined(&server.addresses) };
-            format!("{}: {address} by {}{upper}", server.name, server.forward)
+            let failing =
+                server.checks.iter().filter(|check| check.contains(" FAILS ")).map(|check| format!("; {check}"));
+            format!("{}: {address} by {}{upper}{}", server.name, server.forward, failing.collect::<String>())
         }),
         Page::Flows(..) => String::new(),
     }
+}
+
+fn checks(server: &Server) -> String {
+    if server.checks.is_empty() {
+        return format!("{}: no checks", server.name);
+    }
+    format!("{}: {}", server.name, server.checks.join("; "))
 }
 
 /// The list of services for a script: all of them, as wide as their names.

@@ -12,8 +12,12 @@ use utoipa::ToSchema;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
-    /// A real server has failed or serves again.
+    /// A real server has failed or serves again, or says another weight.
     Health,
+    /// A check of a real server fails, or answers again.
+    Check,
+    /// A service is below its quorum, or has it again.
+    Quorum,
     /// Another configuration is in force, or is not.
     Reload,
     /// An operator's hand: drains, weights, servers out of service; or their end.
@@ -25,6 +29,8 @@ impl Kind {
     pub fn name(self) -> &'static str {
         match self {
             Kind::Health => "health",
+            Kind::Check => "check",
+            Kind::Quorum => "quorum",
             Kind::Reload => "reload",
             Kind::Override => "override",
         }
@@ -45,6 +51,16 @@ pub struct Event {
     /// Of which service and real server, where it is about one.
     pub service: Option<String>,
     pub server: Option<String>,
+    /// Of which check of the real server.
+    pub check: Option<String>,
+}
+
+/// Whom it is about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct About<'a> {
+    pub service: Option<&'a str>,
+    pub server: Option<&'a str>,
+    pub check: Option<&'a str>,
 }
 
 /// Where events are told, and listened to.
@@ -66,15 +82,16 @@ impl Default for Events {
 
 impl Events {
     /// Never waits for a listener.
-    pub fn tell(&self, kind: Kind, (service, server): (Option<&str>, Option<&str>), text: impl Into<String>) {
+    pub fn tell(&self, kind: Kind, about: About, text: impl Into<String>) {
         let mut told = self.lock();
         let event = Event {
             id: told.next,
             at: format!("{:.3}", Timestamp::now()),
             kind,
             text: text.into(),
-            service: service.map(str::to_owned),
-            server: server.map(str::to_owned),
+            service: about.service.map(str::to_owned),
+            server: about.server.map(str::to_owned),
+            check: about.check.map(str::to_owned),
         };
         told.next += 1;
         if told.last.len() == KEPT {
@@ -111,7 +128,7 @@ mod tests {
         let (missed, mut listening) = events.since(None);
         assert!(missed.is_empty());
         for text in ["one", "two", "three"] {
-            events.tell(Kind::Health, (Some("shop"), None), text);
+            events.tell(Kind::Health, About { service: Some("shop"), ..About::default() }, text);
         }
         let heard = listening.try_recv().unwrap();
         assert_eq!((heard.id, heard.text.as_str(), heard.service.as_deref()), (1, "one", Some("shop")));
@@ -125,7 +142,7 @@ mod tests {
         let events = Events::default();
         let (_, mut slow) = events.since(None);
         for _ in 0..KEPT * 2 {
-            events.tell(Kind::Reload, (None, None), "again");
+            events.tell(Kind::Reload, About::default(), "again");
         }
         assert!(matches!(slow.try_recv(), Err(broadcast::error::TryRecvError::Lagged(_))));
         assert_eq!(events.since(Some(0)).0.len(), KEPT);
@@ -134,7 +151,7 @@ mod tests {
     #[test]
     fn times_are_of_rfc_3339() {
         let events = Events::default();
-        events.tell(Kind::Reload, (None, None), "now");
+        events.tell(Kind::Reload, About::default(), "now");
         let at = events.since(Some(0)).0[0].at.clone();
         assert!(at.parse::<Timestamp>().is_ok() && at.ends_with('Z'), "{at}");
     }

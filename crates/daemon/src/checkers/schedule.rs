@@ -6,6 +6,7 @@ use super::probe::{Outcome, Probe};
 use super::targets::{Member, Target, Targets};
 use super::{Order, Report};
 use crate::linux::data_plane::since_boot;
+use crate::live::{Asked, Live};
 use crate::standings::{Failure, Health};
 use marca_config::plan::CheckPlan;
 use marca_proto::health::member::{self, Checked, Verdict};
@@ -38,6 +39,8 @@ pub(crate) struct Schedule {
     ended: mpsc::UnboundedReceiver<(u64, Outcome)>,
     reports: mpsc::UnboundedSender<Report>,
     complained: Complaints,
+    /// Where questions are counted.
+    live: Live,
 }
 
 struct Entry {
@@ -57,7 +60,7 @@ struct Entry {
 }
 
 impl Schedule {
-    pub fn new(reports: mpsc::UnboundedSender<Report>) -> Self {
+    pub fn new(reports: mpsc::UnboundedSender<Report>, live: Live) -> Self {
         let (outcomes, ended) = mpsc::unbounded_channel();
         Self {
             entries: HashMap::new(),
@@ -74,6 +77,7 @@ impl Schedule {
             ended,
             reports,
             complained: Complaints::default(),
+            live,
         }
     }
 
@@ -137,6 +141,11 @@ impl Schedule {
         // One that took longer than its interval is asked again at once, and no turn is made up for.
         entry.at = (entry.at + pause).max(Instant::now());
         self.due.push(Reverse((entry.at, id)));
+        self.live.count_asked(match outcome {
+            Outcome::Good(_) => Asked::Good,
+            Outcome::Bad(_) => Asked::Bad,
+            Outcome::Unasked(_) => Asked::Unasked,
+        });
         let (is_good, weight, why) = match outcome {
             Outcome::Good(weight) => (true, weight, None),
             Outcome::Bad(why) => (false, None, Some(why)),

@@ -1,6 +1,8 @@
 //! What operators say of real servers by hand.
 
+use super::health::quorum;
 use super::{Director, DirectorError};
+use crate::checkers::health::Said;
 use crate::linux::data_plane::since_boot;
 use crate::overrides::{Change, Now, Overrides, Told, Until};
 use crate::standings::Meant;
@@ -9,23 +11,30 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 impl Director {
-    /// Says something of real servers; what has come of it, a line for each. A disk that is full holds nobody up: see
+    /// Says something of real servers; what has come of it, a line for each, and of services' quorums. A disk that is full holds nobody up: see
     /// [`unwritten`](Self::unwritten).
     ///
     /// # Errors
     /// Nothing has changed.
-    pub fn say(&mut self, servers: &[Meant], change: Change, until: Until) -> Result<Vec<Told>, DirectorError> {
+    pub fn say(
+        &mut self,
+        servers: &[Meant],
+        change: Change,
+        until: Until,
+    ) -> Result<(Vec<Told>, Vec<Said>), DirectorError> {
         let mut overrides = self.overrides.clone();
         let said = overrides.say(&self.file, servers, change, (until, now()?));
         let (services, told) = said.map_err(DirectorError::NoServer)?;
         // Whoever comes after a crash must know.
         let saved = self.place.save_overrides(&overrides);
         self.saved(saved);
-        if let Err(error) = self.override_with(overrides, &services.into_iter().collect()) {
-            self.save_overrides();
-            return Err(error);
+        match self.override_with(overrides, &services.into_iter().collect()) {
+            Ok(quorums) => Ok((told, quorums)),
+            Err(error) => {
+                self.save_overrides();
+                Err(error)
+            }
         }
-        Ok(told)
     }
 
     /// Writes down what operators have said.
@@ -35,23 +44,24 @@ impl Director {
     }
 
     /// Ends what holds no longer; what to tell of it.
-    pub fn end_overrides(&mut self) -> Result<Vec<Told>, DirectorError> {
+    pub fn end_overrides(&mut self) -> Result<(Vec<Told>, Vec<Said>), DirectorError> {
         if self.overrides.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Default::default());
         }
+        let mut quorums = Vec::new();
         let mut overrides = self.overrides.clone();
         let told = overrides.due(now()?);
         if overrides != self.overrides {
             let before = self.overrides.apply(&self.file);
             let after = overrides.apply(&self.file);
             let services = (0..after.services.len()).filter(|&index| before.services[index] != after.services[index]);
-            self.override_with(overrides, &services.collect())?;
+            quorums = self.override_with(overrides, &services.collect())?;
             self.save_overrides();
         }
-        Ok(told)
+        Ok((told, quorums))
     }
 
-    fn override_with(&mut self, overrides: Overrides, services: &BTreeSet<usize>) -> Result<(), DirectorError> {
+    fn override_with(&mut self, overrides: Overrides, services: &BTreeSet<usize>) -> Result<Vec<Said>, DirectorError> {
         let configured = overrides.apply(&self.file);
         let before = (Arc::clone(&self.configured), self.standings.clone());
         self.standings.settle(&configured, Some(&self.configured), since_boot()?);
@@ -63,7 +73,8 @@ impl Director {
             return Err(error);
         }
         self.overrides = overrides;
-        Ok(())
+        let quorums = self.standings.quorums_since(&before.1, &self.configured);
+        Ok(quorums.map(|(service, strength)| quorum(service, &strength)).collect())
     }
 }
 

@@ -1,6 +1,7 @@
 //! Real servers that fail, serve again, or have drained.
 
 use super::{Director, DirectorError};
+use crate::checkers::health::{Matter, Said};
 use crate::checkers::{Report, health};
 use crate::linux::data_plane::since_boot;
 use crate::place::PlaceError;
@@ -20,9 +21,9 @@ impl Director {
     ///
     /// # Errors
     /// Nothing has changed.
-    pub fn health(&mut self, servers: &[Meant], up: bool) -> Result<Vec<String>, DirectorError> {
+    pub fn health(&mut self, servers: &[Meant], up: bool) -> Result<Vec<Said>, DirectorError> {
         let mut standings = self.standings.clone();
-        let (mut services, mut told) = (BTreeSet::new(), BTreeSet::new());
+        let (mut services, mut told) = (BTreeSet::new(), BTreeMap::new());
         for meant in servers {
             let mut is_known = false;
             for (index, service) in self.configured.services.iter().enumerate() {
@@ -35,13 +36,20 @@ impl Director {
                         (false, false) => "had failed already",
                     };
                     services.insert(index);
-                    told.insert(format!("{}/{} {became}", service.name, real.name));
+                    told.insert((&*service.name, &*real.name), became);
                 }
             }
             if !is_known {
                 return Err(DirectorError::NoServer(meant.to_string()));
             }
         }
+        let told = told.into_iter().map(|((service, server), became)| Said {
+            matter: Matter::Server,
+            service: service.to_owned(),
+            server: Some(server.to_owned()),
+            line: format!("{service}/{server} {became}"),
+        });
+        let told: Vec<Said> = told.collect();
         let quorums = self.put_standings(standings, &services)?;
         Ok(told.into_iter().chain(quorums).collect())
     }
@@ -51,7 +59,7 @@ impl Director {
         &mut self,
         mut standings: Standings,
         services: &BTreeSet<usize>,
-    ) -> Result<Vec<String>, DirectorError> {
+    ) -> Result<Vec<Said>, DirectorError> {
         let mut told = Vec::new();
         for &index in services {
             let service = &self.configured.services[index];
@@ -75,7 +83,7 @@ impl Director {
     ///
     /// # Errors
     /// Nothing has changed.
-    pub fn checked(&mut self, reports: Vec<Report>) -> Result<Vec<String>, DirectorError> {
+    pub fn checked(&mut self, reports: Vec<Report>) -> Result<Vec<Said>, DirectorError> {
         let mut standings = self.standings.clone();
         let (mut services, mut told) = (BTreeSet::new(), Vec::new());
         let mut newest: HashMap<String, Health> = HashMap::new();
@@ -95,8 +103,7 @@ impl Director {
                     continue;
                 }
                 services.insert(index);
-                let server = format!("{}/{}", service.name, real.name);
-                told.extend(health::told(&server, real.address, &former, &health));
+                told.extend(health::said(&service.name, &real.name, real.address, &former, &health));
             }
         }
         if !services.is_empty() {
@@ -179,7 +186,7 @@ impl Director {
 
     /// What is in force and not written down, and why; it is tried again.
     pub fn unwritten(&self) -> Option<String> {
-        self.place.unwritten.why()
+        self.place.live.unwritten()
     }
 
     /// One line for whoever looks at many services of a host.
@@ -226,7 +233,12 @@ fn gone(ids: &Ids, before: &ServicePlan, service: &ServicePlan) -> Vec<u32> {
 }
 
 /// What its quorum makes of a service now.
-pub(super) fn quorum(service: &ServicePlan, strength: &Strength) -> String {
+pub(super) fn quorum(service: &ServicePlan, strength: &Strength) -> Said {
+    let line = line_of_quorum(service, strength);
+    Said { matter: Matter::Quorum, service: service.name.clone(), server: None, line }
+}
+
+fn line_of_quorum(service: &ServicePlan, strength: &Strength) -> String {
     let (name, needed, measure) = (&service.name, service.quorum.needed, service.quorum.measure.name());
     let family = match service.family {
         Family::V4 => "IPv4",

@@ -4,6 +4,7 @@
 use super::health::quorum;
 use super::interfaces::{attach, kept, wishes};
 use super::{Classified, Director, DirectorError};
+use crate::checkers::health::Said;
 use crate::linux::attach::Wish;
 use crate::linux::data_plane::since_boot;
 use crate::linux::network::Interface;
@@ -29,6 +30,8 @@ pub struct Replaced {
     /// Until the tables had it.
     pub took: Duration,
     pub findings: Vec<String>,
+    /// Services that are below their quorum now or no longer; among the findings, too.
+    pub quorums: Vec<Said>,
     pub warnings: String,
 }
 
@@ -126,7 +129,7 @@ impl Director {
         standings.part(&configured, &self.plan, &self.state.ids, now);
         self.plan = wanted.plan;
         let quorums = standings.quorums_since(&self.standings, &configured);
-        let quorums: Vec<String> = quorums.map(|(service, strength)| quorum(service, &strength)).collect();
+        let quorums: Vec<Said> = quorums.map(|(service, strength)| quorum(service, &strength)).collect();
         (self.configured, self.standings) = (configured, standings);
         (self.file, self.overrides) = (file, overrides);
         (self.api, self.reload_when) = (wanted.config.api.clone(), wanted.config.router.reload);
@@ -135,7 +138,8 @@ impl Director {
             gone: difference.gone.len(),
             services: self.plan.services.len(),
             took,
-            findings: quorums,
+            findings: quorums.iter().map(|said| said.line.clone()).collect(),
+            quorums,
             warnings: wanted.warnings,
         };
         replaced.findings.extend(limits_that_wait(&wanted.config.router.limits, &capacity));

@@ -114,7 +114,7 @@ impl Director {
         let mut findings = director.findings(&interfaces);
         let none = Standings::default();
         let quorums = director.standings.quorums_since(&none, &director.configured);
-        findings.extend(quorums.map(|(service, strength)| quorum(service, &strength)));
+        findings.extend(quorums.map(|(service, strength)| quorum(service, &strength).line));
         let services = wanted.config.services.len();
         let metrics = wanted.config.metrics;
         let started = Started { adopted, services, attached, findings, warnings: wanted.warnings, metrics };

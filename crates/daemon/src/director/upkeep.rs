@@ -114,6 +114,7 @@ impl Director {
         let memory = &self.plane.maps.memory;
         let (_, complete) = self.sweep.step(memory, now, sweep_piece(memory));
         if complete {
+            self.sweep.counted().into_iter().for_each(|counted| self.place.live.set_counted(counted));
             let sweep = &self.sweep;
             let released = self.state.ids.release(|id| match id {
                 IdKind::Real(real) => sweep.has_records(memory, *real),

@@ -1,5 +1,5 @@
 use super::*;
-use crate::status::{InterfaceStatus, LeavingStatus, QuorumStatus, TableStatus};
+use crate::status::{FailureStatus, InterfaceStatus, LeavingStatus, QuorumStatus, TableStatus};
 use std::collections::{BTreeMap, HashSet};
 
 fn server(name: &str, state: &str, connections: u64) -> ServerStatus {
@@ -12,7 +12,13 @@ fn server(name: &str, state: &str, connections: u64) -> ServerStatus {
         by_hand: None,
         sorry: false,
         causes: vec![],
-        health: None,
+        health: Some(HealthStatus {
+            checks: 2,
+            down: state == "down",
+            failures: if state == "down" { vec![failure()] } else { vec![] },
+            without_ports: vec![],
+            weight: None,
+        }),
         state: state.into(),
         seconds_left: None,
         upper: 0,
@@ -22,6 +28,10 @@ fn server(name: &str, state: &str, connections: u64) -> ServerStatus {
         inactive: 1,
         traffic,
     }
+}
+
+fn failure() -> FailureStatus {
+    FailureStatus { check: "tcp/80".into(), why: "connection refused".into(), seconds: 7 }
 }
 
 const OUT: TrafficStatus = TrafficStatus { connections: 0, in_packets: 0, in_bytes: 0, out_packets: 5, out_bytes: 500 };
@@ -45,6 +55,7 @@ fn service(name: &str, rate_limited: u64, servers: Vec<ServerStatus>) -> Service
             policy: "refuse".into(),
         },
         rate_limited,
+        checks: vec!["tcp/80".into(), "http/80 /healthz".into()],
         traffic: TrafficStatus::default(),
         servers,
         leaving: vec![LeavingStatus {
@@ -65,7 +76,8 @@ fn status(services: Vec<ServiceStatus>) -> Status {
         daemon: Some(1),
         interfaces: vec![interface],
         services,
-        tables: [("flows".into(), TableStatus { used: 10, size: 1024 })].into(),
+        tables: [("flows".into(), TableStatus { used: 10, size: 1024, seconds_old: 2 })].into(),
+        checks: ChecksStatus { good: 100, bad: 3, unasked: 0 },
         reasons: Reason::ALL.iter().map(|reason| (reason.label().into(), 0)).collect(),
     }
 }

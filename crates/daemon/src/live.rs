@@ -1,0 +1,133 @@
+//! What the daemon knows beside its files, for whoever reads in the same process: the API and metrics.
+
+use crate::overrides::Overrides;
+use crate::place::PlaceError;
+use crate::standings::Standings;
+use marca_tables::sweep::Counted;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Clones are one and the same.
+#[derive(Clone, Debug, Default)]
+pub struct Live(Arc<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    unwritten: Mutex<Unwritten>,
+    counted: Mutex<Option<(Counted, Instant)>>,
+    asked: [AtomicU64; 3],
+}
+
+/// What could not be written, since the disk is full, say; readers have this, and not the file.
+#[derive(Debug, Default)]
+struct Unwritten {
+    standings: Option<Standings>,
+    overrides: Option<Overrides>,
+    /// Why the last of them could not be.
+    why: String,
+    changes: u64,
+}
+
+/// What a question of a health check has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    Good,
+    Bad,
+    /// The director itself is at fault: it says nothing about the server.
+    Unasked,
+}
+
+impl Asked {
+    pub const ALL: [Self; 3] = [Self::Good, Self::Bad, Self::Unasked];
+
+    /// As the metric's label has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Asked::Good => "good",
+            Asked::Bad => "bad",
+            Asked::Unasked => "unasked",
+        }
+    }
+}
+
+impl PartialEq for Live {
+    /// It says nothing of where a place is.
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Live {}
+
+impl Live {
+    /// Why something is not written down, and what follows from that; `None` when all is.
+    pub fn unwritten(&self) -> Option<String> {
+        let held = lock(&self.0.unwritten);
+        let what = match (&held.standings, &held.overrides) {
+            (None, None) => return None,
+            (Some(_), None) => "which real servers have failed or drain",
+            (None, Some(_)) => "what was last said by hand",
+            (Some(_), Some(_)) => "which real servers have failed or drain, nor what was last said by hand",
+        };
+        let why = &held.why;
+        Some(format!("it is in force, but a restart would not know {what}, until this can be written: {why}"))
+    }
+
+    /// Another number after each change of what is not written.
+    pub fn changes(&self) -> u64 {
+        lock(&self.0.unwritten).changes
+    }
+
+    pub(crate) fn standings(&self) -> Option<Standings> {
+        lock(&self.0.unwritten).standings.clone()
+    }
+
+    pub(crate) fn overrides(&self) -> Option<Overrides> {
+        lock(&self.0.unwritten).overrides.clone()
+    }
+
+    /// They were written, or were not.
+    pub(crate) fn saved_standings(&self, standings: &Standings, saved: &Result<(), PlaceError>) {
+        self.saved(saved, |held, failed| held.standings = failed.then(|| standings.clone()));
+    }
+
+    /// As [`saved_standings`](Self::saved_standings).
+    pub(crate) fn saved_overrides(&self, overrides: &Overrides, saved: &Result<(), PlaceError>) {
+        self.saved(saved, |held, failed| held.overrides = failed.then(|| overrides.clone()));
+    }
+
+    fn saved(&self, saved: &Result<(), PlaceError>, hold: impl FnOnce(&mut Unwritten, bool)) {
+        let mut held = lock(&self.0.unwritten);
+        hold(&mut held, saved.is_err());
+        if let Err(error) = saved {
+            held.why = error.to_string();
+        }
+        held.changes += 1;
+    }
+
+    /// A pass of the sweep has met so many records.
+    pub fn set_counted(&self, counted: Counted) {
+        *lock(&self.0.counted) = Some((counted, Instant::now()));
+    }
+
+    /// What the last whole pass has met, and how long ago it ended; `None` before there was one.
+    pub fn counted(&self) -> Option<(Counted, Duration)> {
+        lock(&self.0.counted).map(|(counted, at)| (counted, at.elapsed()))
+    }
+
+    /// One more.
+    pub fn count_asked(&self, asked: Asked) {
+        self.0.asked[asked as usize].fetch_add(1, Relaxed);
+    }
+
+    /// Questions of health checks since the daemon began.
+    pub fn asked(&self, asked: Asked) -> u64 {
+        self.0.asked[asked as usize].load(Relaxed)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing in here panics half-way.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
