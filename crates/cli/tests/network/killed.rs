@@ -327,12 +327,17 @@ fn a_daemon_that_is_killed_after_any_step_of_a_reload_leaves_what_the_next_one_f
                 stage.site.reload(&stage.configs[0]);
             }
             unset(&stage.site);
-            let step = stage.site.reload_or_die(&stage.configs[1]).expect("as many steps as before");
+            let Some(step) = stage.site.reload_or_die(&stage.configs[1]) else {
+                // A second reload may find a file or two as they should be.
+                assert!(number + 4 > steps.len(), "{number} of {}", steps.len());
+                break;
+            };
             after = format!("after {step} of a reload, {number} of {}", steps.len());
             forwards(&stage.site, load, &after);
             now = number % 2;
         }
         stage.site.die_after = None;
+        stage.site.crash_if_there();
         stage.run(now, &after);
     });
 }

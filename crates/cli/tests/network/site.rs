@@ -221,6 +221,11 @@ impl Site {
         said
     }
 
+    /// Ends the daemon as a crash would, if one runs.
+    pub fn crash_if_there(&mut self) {
+        self.daemon.take().into_iter().for_each(|mut daemon| daemon.crash().unwrap());
+    }
+
     /// Ends the daemon as a crash would.
     pub fn crash(&mut self) {
         self.daemon.take().expect("a daemon runs").crash().unwrap();

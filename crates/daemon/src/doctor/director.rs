@@ -1,10 +1,10 @@
 //! What a director's facts mean.
 
-use super::facts::{Director, Facts, Link};
+use super::facts::{Director, Facts, Link, TcProgram};
 use super::{Report, Severity, firewall};
 use crate::forwarding;
 use crate::linux::attach::Mode;
-use marca_config::model::{Attach, Config, Forward, Selector, Service};
+use marca_config::model::{Attach, Config, Forward, PortMatch, Selector, Service};
 use marca_config::plan::Plan;
 use std::net::IpAddr;
 
@@ -18,7 +18,7 @@ pub fn examine(config: &Config, plan: &Plan, facts: &Facts) -> Report {
     sysctls(config, plan, facts, &mut report);
     vips(plan, facts, &mut report);
     others(config, facts, &mut report);
-    filters(plan, facts, &mut report);
+    filters(config, plan, facts, &mut report);
     listeners(config, facts, &mut report);
     tables(facts, &mut report);
     super::clock(facts, &mut report);
@@ -337,6 +337,7 @@ fn others(config: &Config, facts: &Facts, report: &mut Report) {
                 format!("attach = {{ {name} = \"tc\" }} under [router], or: ip link set dev {name} xdp off"),
             );
         }
+        programs(link, attached(facts, name), report);
         if link.filters > 0 {
             report.find(
                 Severity::Note,
@@ -359,7 +360,46 @@ fn others(config: &Config, facts: &Facts, report: &mut Report) {
     }
 }
 
-fn filters(plan: &Plan, facts: &Facts, report: &mut Report) {
+/// Programs of TC that others have attached by links, and filters on what goes out.
+fn programs(link: &Link, attached: Option<Mode>, report: &mut Report) {
+    let name = &link.name;
+    let joined = |programs: &[&TcProgram]| programs.iter().map(|p| p.name.as_str()).collect::<Vec<_>>().join(", ");
+    let such = |is: fn(&TcProgram) -> bool| link.programs.iter().filter(|p| is(p)).collect::<Vec<_>>();
+    let (first, behind, out) = (such(|p| p.first), such(|p| !p.first && !p.out), such(|p| p.out));
+    let is_tc = attached == Some(Mode::Tc);
+    if !first.is_empty() && is_tc {
+        report.find(
+            Severity::Warning,
+            "other",
+            format!("{} of TC (tcx) on {name}, before marca", joined(&first)),
+            "they meet packets first: what they drop or send elsewhere is not forwarded",
+            "end them, systemctl restart marca, and start them again",
+        );
+    }
+    let behind: Vec<_> = if is_tc { behind } else { [first, behind].concat() };
+    if !behind.is_empty() {
+        report.find(
+            Severity::Note,
+            "other",
+            format!("{name} has other programs of TC (tcx): {}", joined(&behind)),
+            "they see what marca leaves to the kernel, and nothing that it forwards",
+            format!("bpftool net show dev {name}"),
+        );
+    }
+    if is_tc && (!out.is_empty() || link.filters_out > 0) {
+        let filters = if link.filters_out > 0 { format!("{} filters", link.filters_out) } else { String::new() };
+        let both: Vec<String> = [joined(&out), filters].into_iter().filter(|text| !text.is_empty()).collect();
+        report.find(
+            Severity::Note,
+            "other",
+            format!("{name} has others of TC on what goes out: {}", both.join(", ")),
+            "they also see what marca sends there, and may drop or change it",
+            format!("tc filter show dev {name} egress; bpftool net show dev {name}"),
+        );
+    }
+}
+
+fn filters(config: &Config, plan: &Plan, facts: &Facts, report: &mut Report) {
     let vips: Vec<IpAddr> = plan.vips.iter().copied().collect();
     let concerned: Vec<_> = facts.rules.iter().filter_map(|rule| Some((rule, firewall::names(rule, &vips)?))).collect();
     for (rule, vip) in concerned.iter().take(MOST_RULES) {
@@ -379,8 +419,42 @@ fn filters(plan: &Plan, facts: &Facts, report: &mut Report) {
             mend,
         );
     }
-    if concerned.is_empty() {
-        report.well("firewall", format!("none of {} rules is about a VIP", facts.rules.len()));
+    let member = |service: &'_ Service| match &service.selector {
+        Selector::Ports { ports, .. } => ports.iter().map(|member| member.matching).collect(),
+        Selector::Mark { .. } => Vec::new(),
+    };
+    let ports: Vec<PortMatch> = config.services.iter().flat_map(member).collect();
+    let about_ports = facts.rules.iter().filter(|rule| firewall::meant(rule) != firewall::Meant::Other);
+    let about_ports = about_ports.filter_map(|rule| Some((rule, firewall::names_port(rule, &ports)?)));
+    let about_ports: Vec<_> = about_ports.take(MOST_RULES).collect();
+    for (rule, port) in &about_ports {
+        report.find(
+            Severity::Note,
+            "firewall",
+            format!(
+                "{} {} {} {port}, whoever has it: {}",
+                rule.of,
+                rule.chain,
+                firewall::meant(rule).name(),
+                rule.text
+            ),
+            "a service has that port, and what marca forwards never comes to this rule; the director's own sockets do",
+            "nothing, if only the director's own are meant; else drop it before the director",
+        );
+    }
+    let closed: Vec<_> = facts.rules.iter().filter(|rule| firewall::drops_forwarded(rule)).collect();
+    for rule in &closed {
+        report.find(
+            Severity::Note,
+            "firewall",
+            format!("{} {} drops what is forwarded unless a rule lets it pass", rule.of, rule.chain),
+            "what marca forwards does not pass there: the services are reachable without a rule. What it leaves to the kernel \
+             does, such as connections that real servers open themselves",
+            "nothing, if real servers open none; else a rule that lets them",
+        );
+    }
+    if concerned.is_empty() && about_ports.is_empty() && closed.is_empty() {
+        report.well("firewall", format!("none of {} rules is about a VIP or a member port", facts.rules.len()));
     }
 }
 
@@ -530,14 +604,42 @@ mod tests {
 
     #[test]
     fn rules_and_programs_about_a_vip_are_found() {
-        let rule = |text: &str| Rule { of: "nft", chain: "inet filter input".into(), text: text.into() };
+        let rule = |text: &str| Rule {
+            of: "nft",
+            chain: "inet filter input".into(),
+            text: text.into(),
+            elements: vec!["192.0.2.10".to_owned()],
+        };
         let drops = rule("ip daddr 192.0.2.10 drop");
         assert_eq!(found("nat", |f| f.rules.push(drops)), [(Severity::Warning, "firewall")]);
-        let elsewhere = rule("ip daddr 203.0.113.1 drop");
+        let elsewhere = Rule { elements: vec![], ..rule("ip daddr 203.0.113.1 drop") };
         assert_eq!(found("nat", |f| f.rules.push(elsewhere)), []);
+        let by_set = rule("ip daddr @vips drop");
+        assert_eq!(found("nat", |f| f.rules.push(by_set)), [(Severity::Warning, "firewall")]);
+        let by_port = rule("iifname eth0 tcp dport 80 drop");
+        assert_eq!(found("nat", |f| f.rules.push(by_port)), [(Severity::Note, "firewall")]);
+        let closed = rule("type filter hook forward priority filter; policy drop;");
+        assert_eq!(found("nat", |f| f.rules.push(closed)), [(Severity::Note, "firewall")]);
         let listener = |address: &str| Listener { protocol: Protocol::Tcp, address: address.parse().unwrap() };
         assert_eq!(found("nat", |f| f.listeners.push(listener("192.0.2.10:80"))), [(Severity::Warning, "listener")]);
         assert_eq!(found("nat", |f| f.listeners.push(listener("192.0.2.10:22"))), []);
+    }
+
+    #[test]
+    fn programs_of_others_on_the_same_interface_are_found_by_where_they_are() {
+        let program = |out, first| TcProgram { name: "guard".into(), out, first };
+        let with = |mode, program: TcProgram| {
+            found("nat", |facts| {
+                facts.director.as_mut().unwrap().attached[0].1 = mode;
+                facts.links[0].xdp = mode == Mode::Native;
+                facts.links[0].programs.push(program);
+            })
+        };
+        assert_eq!(with(Mode::Native, program(false, true)), [(Severity::Note, "other")]);
+        assert_eq!(with(Mode::Tc, program(false, true)), [(Severity::Warning, "other")]);
+        assert_eq!(with(Mode::Tc, program(false, false)), [(Severity::Note, "other")]);
+        assert_eq!(with(Mode::Tc, program(true, false)), [(Severity::Note, "other")]);
+        assert_eq!(with(Mode::Native, program(true, false)), [], "what XDP sends does not pass there");
     }
 
     #[test]

@@ -54,8 +54,22 @@ pub struct Link {
     pub xdp: bool,
     /// Filters of TC on what comes in, but for marca's.
     pub filters: usize,
+    /// The same on what goes out.
+    pub filters_out: usize,
+    /// Programs that others have attached to TC by links (tcx).
+    pub programs: Vec<TcProgram>,
     pub lro: bool,
     pub tx_checksum: bool,
+}
+
+/// A program that somebody else has attached to TC by a link.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TcProgram {
+    pub name: String,
+    /// It sees what goes out; else what comes in.
+    pub out: bool,
+    /// Of what comes in: before marca, if that is there.
+    pub first: bool,
 }
 
 /// A socket that waits for clients.
@@ -73,6 +87,9 @@ pub struct Rule {
     /// Table and chain.
     pub chain: String,
     pub text: String,
+    /// What is in the sets and maps that it names, as their programs print it: addresses, networks, ranges `a-b`, and these
+    /// joined by ` . ` with other things.
+    pub elements: Vec<String>,
 }
 
 /// What could not be found out.

@@ -1,13 +1,15 @@
 //! Finds the facts out, in the network namespace of the calling thread. Decides nothing.
 
-use super::facts::{Director, Facts, Link, Listener, Rule, Unread};
+use super::facts::{Director, Facts, Link, Listener, Rule, TcProgram, Unread};
 use crate::linux::{link, offload, sysctl};
 use crate::place::Place;
 use crate::status::Running;
+use aya::programs::{SchedClassifier, TcAttachType};
 use ipnet::IpNet;
 use marca_config::model::Protocol;
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
@@ -73,6 +75,8 @@ fn links(facts: &mut Facts) {
             addresses: found["addr_info"].as_array().into_iter().flatten().filter_map(net).collect(),
             xdp: !found["xdp"].is_null(),
             filters: 0,
+            filters_out: 0,
+            programs: programs(&name),
             lro,
             tx_checksum,
             name,
@@ -80,11 +84,8 @@ fn links(facts: &mut Facts) {
     }
     for at in 0..facts.links.len() {
         let name = facts.links[at].name.clone();
-        let filters = Command::new("tc").args(["-j", "filter", "show", "dev", &name, "ingress"]).output();
-        let filters = filters.ok().and_then(|output| serde_json::from_slice::<Value>(&output.stdout).ok());
-        // marca's own has the preference 1 and the handle "ma".
-        let is_other = |filter: &&Value| !filter["options"].is_null() && filter["options"]["handle"] != "0x6d61";
-        facts.links[at].filters = filters.iter().flat_map(Value::as_array).flatten().filter(is_other).count();
+        facts.links[at].filters = filters(&name, "ingress");
+        facts.links[at].filters_out = filters(&name, "egress");
     }
     let mut gateways = Vec::new();
     for family in ["-4", "-6"] {
@@ -94,6 +95,33 @@ fn links(facts: &mut Facts) {
         gateways.extend(routes.as_array().into_iter().flatten().filter_map(gateway));
     }
     facts.default_gateways = gateways;
+}
+
+/// Filters of others in the qdisc `clsact`.
+fn filters(interface: &str, way: &str) -> usize {
+    let said = Command::new("tc").args(["-j", "filter", "show", "dev", interface, way]).output();
+    let filters = said.ok().and_then(|output| serde_json::from_slice::<Value>(&output.stdout).ok());
+    // marca's own has the preference 1 and the handle "ma".
+    let is_other = |filter: &&Value| !filter["options"].is_null() && filter["options"]["handle"] != "0x6d61";
+    filters.iter().flat_map(Value::as_array).flatten().filter(is_other).count()
+}
+
+/// Programs of others that are attached to TC by links. A kernel without such links says that it knows no such question.
+fn programs(interface: &str) -> Vec<TcProgram> {
+    let mut found = Vec::new();
+    for (way, out) in [(TcAttachType::Ingress, false), (TcAttachType::Egress, true)] {
+        let Ok((_, programs)) = SchedClassifier::query_tcx(interface, way) else { continue };
+        let names = programs.iter().map(|program| program.name_as_str().unwrap_or_default());
+        let mut first = true;
+        for name in names {
+            // As much of the name as the kernel keeps.
+            match name == marca_bpf::ENTRY_TC {
+                true => first = false,
+                false => found.push(TcProgram { name: name.to_owned(), out, first: first && !out }),
+            }
+        }
+    }
+    found
 }
 
 fn sysctls(facts: &mut Facts) {
@@ -145,6 +173,7 @@ fn rules(facts: &mut Facts) {
         Ok(text) => facts.rules.extend(nft_rules(&text)),
         Err(why) => unread(facts, "rules of nftables", why, "apt install nftables"),
     }
+    let ipsets = said("ipset", &["save"]).map_or_else(|_| BTreeMap::new(), |text| ipsets(&text));
     for (of, program) in [("iptables", "iptables-save"), ("ip6tables", "ip6tables-save")] {
         // Where there is no such program there are no such rules, but for those that nft has shown.
         let Ok(text) = said(program, &[]) else { continue };
@@ -154,14 +183,60 @@ fn rules(facts: &mut Facts) {
                 table = name;
             } else if line.starts_with("-A ") {
                 let chain = line.split_whitespace().nth(1).unwrap_or_default();
-                facts.rules.push(Rule { of, chain: format!("{table} {chain}"), text: line.to_owned() });
+                let words: Vec<&str> = line.split_whitespace().collect();
+                let sets = words.windows(3).filter(|words| words[0] == "--match-set" && words[2].contains("dst"));
+                let elements = sets.filter_map(|words| ipsets.get(words[1])).flatten().cloned().collect();
+                facts.rules.push(Rule { of, chain: format!("{table} {chain}"), text: line.to_owned(), elements });
             }
         }
     }
 }
 
-/// Lines of `nft list ruleset` within chains, but for those that say what kind of chain it is.
+/// What is in each set of `ipset save`: `add NAME ELEMENT`, of an element with several parts the first.
+fn ipsets(text: &str) -> BTreeMap<String, Vec<String>> {
+    let mut sets: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for line in text.lines().filter_map(|line| line.strip_prefix("add ")) {
+        let mut words = line.split_whitespace();
+        if let (Some(name), Some(element)) = (words.next(), words.next()) {
+            let address = element.split(',').next().unwrap_or_default();
+            sets.entry(name.to_owned()).or_default().push(address.to_owned());
+        }
+    }
+    sets
+}
+
+/// What is in each set and map, by table and name: `elements = { A, B : verdict }`, over as many lines as it takes.
+fn nft_sets(text: &str) -> BTreeMap<(String, String), Vec<String>> {
+    let (mut sets, mut table, mut set) = (BTreeMap::new(), String::new(), None);
+    let mut within = false;
+    for line in text.lines().map(str::trim) {
+        let mut line = line;
+        if let Some(name) = line.strip_prefix("table ") {
+            table = name.trim_end_matches('{').trim().to_owned();
+        } else if let Some(name) = line.strip_prefix("set ").or_else(|| line.strip_prefix("map ")) {
+            set = Some(name.trim_end_matches('{').trim().to_owned());
+        } else if line == "}" && !within {
+            set = None;
+        }
+        if let Some(elements) = line.strip_prefix("elements = {") {
+            (within, line) = (true, elements);
+        }
+        if let (true, Some(set)) = (within, &set) {
+            let ends = line.contains('}');
+            let elements = line.trim_end_matches('}').split(',').map(str::trim).filter(|element| !element.is_empty());
+            // What a map leads to, timeouts, counters and comments follow the element.
+            let element = |text: &str| text.split(" : ").next().unwrap_or_default().trim().to_owned();
+            let known: &mut Vec<String> = sets.entry((table.clone(), set.clone())).or_default();
+            known.extend(elements.map(element));
+            within = !ends;
+        }
+    }
+    sets
+}
+
+/// Lines of `nft list ruleset` within chains; of those that say what kind of chain it is, one that drops by default.
 fn nft_rules(text: &str) -> Vec<Rule> {
+    let sets = nft_sets(text);
     let (mut rules, mut table, mut chain) = (Vec::new(), String::new(), None);
     for line in text.lines().map(str::trim) {
         if let Some(name) = line.strip_prefix("table ") {
@@ -172,10 +247,14 @@ fn nft_rules(text: &str) -> Vec<Rule> {
             chain = None;
         } else if let Some(chain) = &chain
             && !line.is_empty()
-            && !line.starts_with("type ")
+            && (!line.starts_with("type ") || line.contains("policy drop"))
             && !line.starts_with('#')
         {
-            rules.push(Rule { of: "nft", chain: format!("{table} {chain}"), text: line.to_owned() });
+            let names = line.split(|c: char| !(c.is_alphanumeric() || matches!(c, '@' | '_' | '-' | '.' | '/')));
+            let names = names.filter_map(|word| word.strip_prefix('@'));
+            let elements = names.filter_map(|name| sets.get(&(table.clone(), name.to_owned()))).flatten().cloned();
+            let elements = elements.collect();
+            rules.push(Rule { of: "nft", chain: format!("{table} {chain}"), text: line.to_owned(), elements });
         }
     }
     rules
@@ -257,5 +336,22 @@ mod tests {
             (rules[0].chain.as_str(), rules[0].text.as_str()),
             ("inet filter input", "ip daddr 192.0.2.10 drop")
         );
+    }
+
+    #[test]
+    fn a_rule_knows_what_is_in_the_sets_that_it_names() {
+        let text = "table inet filter {\n\tset vips {\n\t\ttype ipv4_addr\n\t\tflags interval\n\t\telements = { 192.0.2.0/28, 198.51.100.1-198.51.100.9,\n\t\t\t     203.0.113.7 }\n\t}\n\
+                    \tmap verdicts {\n\t\ttype ipv4_addr . inet_service : verdict\n\t\telements = { 192.0.2.10 . 80 : drop }\n\t}\n\
+                    \tchain forward {\n\t\ttype filter hook forward priority filter; policy drop;\n\t\tip daddr @vips drop\n\t\tip daddr . tcp dport vmap @verdicts\n\t}\n}\n";
+        let rules = nft_rules(text);
+        let elements: Vec<Vec<&str>> =
+            rules.iter().map(|rule| rule.elements.iter().map(String::as_str).collect()).collect();
+        assert_eq!(
+            elements,
+            [vec![], vec!["192.0.2.0/28", "198.51.100.1-198.51.100.9", "203.0.113.7"], vec!["192.0.2.10 . 80"]],
+            "{rules:?}"
+        );
+        let ipsets = ipsets("create bad hash:ip family inet\nadd bad 192.0.2.10\nadd bad 198.51.100.0/24,tcp:80\n");
+        assert_eq!(ipsets["bad"], ["192.0.2.10", "198.51.100.0/24"]);
     }
 }
