@@ -37,7 +37,7 @@ pub struct Done {
     /// What became of it, for people.
     pub lines: Vec<String>,
     /// What to know besides: that it cannot be written down now, so that a restart would not know of it.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
 }
 
