@@ -51,11 +51,8 @@ pub fn flows(options: &Options) -> Result<()> {
     if options.kill {
         let done: FlowsEnded = api::delete(&options.place, &format!("/v1/flows?{}", api::query(&options.which)?))?;
         println!("{} connections ended", done.ended);
-        if done.by_table > 0 {
-            println!(
-                "{} go on: the scheduler of their service sends packets by its table; drain or fail the real server",
-                done.by_table
-            );
+        if done.past_vip > 0 {
+            println!("{} go on: clients have them with a real server itself, past the VIP", done.past_vip);
         }
         return Ok(());
     }

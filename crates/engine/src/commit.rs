@@ -2,7 +2,7 @@
 
 use crate::decide::{self, Change, ChangeKind, Decision, RememberKind, To};
 use crate::flow::{self, FromClient, Key, NO_RECORD, Place, Record, WhenFull, watch};
-use crate::layout::{Control, Service, TCP, UDP, slot_bits, state_bits};
+use crate::layout::{Control, NOBODY, Service, TCP, UDP, slot_bits, state_bits};
 use crate::persist;
 use crate::rate;
 use crate::reason::Reason;
@@ -204,6 +204,37 @@ pub fn release<T: Tables>(t: &T, table: CellTable, index: u32) {
     if flow::release(cell) && table != CellTable::Templates {
         gone(t, real, state);
     }
+}
+
+/// Ends a connection whose packets go to their slot's real server when there is no record: the record stays, with nobody as
+/// the real server, who has failed, and the slot asks records. So the connection ends as with a real server that fails.
+/// Whether it was there.
+pub fn disown<T: Tables>(
+    t: &T,
+    control: &Control,
+    (table, index): (CellTable, u32),
+    key: &Key,
+    record: &Record,
+    now: u32,
+) -> bool {
+    let Some(cell) = t.cell(table, index) else { return false };
+    let owner = |real: u32| u64::from(real) | u64::from(record.service) << 32;
+    if !cell.owner.replace(owner(record.real), owner(NOBODY)) {
+        return false;
+    }
+    gone(t, record.real, record.state);
+    if let Some(load) = t.load(NOBODY) {
+        let count = if flow::is_active(record.state) { &load.active } else { &load.inactive };
+        count.add(1);
+    }
+    flow::touch(cell, now);
+    if let Some(settings) = t.service(record.service)
+        && let Some(view) = schedule::slot(t, control, &settings, key.family, &key.client, key.client_port)
+        && let Some(slot) = t.slot(view.index)
+    {
+        slot.or(slot_bits::CONSULT | slot_bits::FRESH);
+    }
+    true
 }
 
 /// A connection is no more.

@@ -425,6 +425,8 @@ pub mod real_flags {
 pub type Slot = Word64;
 /// See [`Slot`].
 pub const NO_REAL: u32 = u32::MAX;
+/// The number of no real server; that of connections which have been ended by hand. Its record has failed.
+pub const NOBODY: u32 = 0;
 
 pub mod slot_bits {
     /// Some connection of this slot may belong to another real server: ask its record.

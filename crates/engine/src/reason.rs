@@ -47,7 +47,7 @@ reasons! {
     DirectRouting "dr" Send "Forwarded to the real server by direct routing: only the MAC addresses changed.",
     Tunnel "tunnel" Send "Forwarded to the real server in a tunnel: IP in IP, GUE or GRE.",
     Local "local" Pass "Passed up: the director itself is the real server.",
-    Reset "reset" Send "Answered: the connection's real server has failed, and the client is told (TCP reset, SCTP abort).",
+    Reset "reset" Send "Answered: the connection's real server has failed, or a table service's connection has been ended by hand, and the client is told (TCP reset, SCTP abort).",
     Refused "refused" Send "Answered: no real server of the service takes new clients, and the client is told (TCP reset, SCTP abort, ICMP port unreachable).",
     TimeExceeded "time_exceeded" Send "Answered: its time to live ends at the director (ICMP time exceeded).",
     FragmentationNeeded "fragmentation_needed" Send "Answered: larger than the path to the real server takes, in a tunnel with the outer header (ICMP fragmentation needed, ICMPv6 packet too big).",

@@ -7,7 +7,7 @@ use crate::view::View;
 use ipnet::IpNet;
 use marca_engine::commit;
 use marca_engine::flow::{self, FromClient, Key, Record};
-use marca_engine::layout::{Cell, service_flags, state_bits};
+use marca_engine::layout::{Cell, NOBODY, Real, UDP, real_flags, service_flags, state_bits};
 use marca_engine::persist;
 use marca_engine::tables::{CellTable, Tables};
 use std::collections::HashSet;
@@ -93,7 +93,7 @@ pub fn flows(memory: &Memory, now: u32, piece: Piece, filter: &Filter) -> (Vec<F
     walk(memory, tables, piece, |place, table, key, record| {
         let not = state_bits::TEMPLATE | state_bits::REVERSE | state_bits::ANNOUNCED;
         let client = classifier::ip(key.family, &key.client);
-        if record.state & not != 0 || !filter.takes(client, record) {
+        if record.state & not != 0 || record.real == NOBODY || !filter.takes(client, record) {
             return None;
         }
         Some(Flow {
@@ -113,16 +113,17 @@ pub fn flows(memory: &Memory, now: u32, piece: Piece, filter: &Filter) -> (Vec<F
 /// What has become of a connection that was to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// Its record is gone: its next segment is one of no connection, its next datagram the first of another flow.
+    /// Its next segment is one of no connection, or of one that is over; its next datagram the first of another flow.
     Yes,
     /// It had ended before.
     Before,
-    /// The service's table sends its packets to its real server whether there is a record or not.
-    ByTable,
+    /// It goes on: a client's straight to the real server, past the VIP, which is no business of the director's.
+    PastVip,
 }
 
-/// Ends a connection that was listed.
-pub fn end(memory: &Memory, listed: &Flow) -> Ended {
+/// Ends a connection that was listed; `now` in ticks. One whose packets the service's table sends to a real server whether
+/// there is a record or not keeps its record, which says that it has ended, until its client has asked.
+pub fn end(memory: &Memory, now: u32, listed: &Flow) -> Ended {
     let view = View::new(memory, 0);
     let (table, index) = table_of(memory, [CellTable::Flows, CellTable::HalfOpen], listed.place);
     let Some((key, record)) = view.cell(table, index).and_then(flow::read) else { return Ended::Before };
@@ -133,11 +134,19 @@ pub fn end(memory: &Memory, listed: &Flow) -> Ended {
         return Ended::Before;
     }
     let flags = view.service(record.service).map_or(0, |service| service.flags);
-    if flags & (service_flags::TABLE | service_flags::RECORDED) == service_flags::TABLE {
-        return Ended::ByTable;
+    if record.state & state_bits::DIRECT != 0 {
+        return Ended::PastVip;
     }
-    commit::release(&view, table, index);
-    Ended::Yes
+    if flags & (service_flags::TABLE | service_flags::RECORDED) != service_flags::TABLE || key.protocol == UDP {
+        commit::release(&view, table, index);
+        return Ended::Yes;
+    }
+    // What is nobody's has failed, as packets see it.
+    memory.reals.set(NOBODY, &Real { flags: real_flags::DOWN, ..Real::default() });
+    match commit::disown(&view, &memory.control(), (table, index), &key, &record, now) {
+        true => Ended::Yes,
+        false => Ended::Before,
+    }
 }
 
 /// That a client stays with a real server.

@@ -149,6 +149,20 @@ fn connections_are_listed_and_ended_and_clients_are_let_go() {
     let refused = site.marca(&["flows", "--server", "web9"]);
     assert_eq!(refused.status.code(), Some(2));
 
+    // Where a table knows the way without any record, too.
+    site.reload(&configuration(&site, "persist = '5m'", &[1, 1]).replace("'rr'", "'maglev'"));
+    let mut third = site.session(client(&site, 4), vip());
+    let home = third.say("hello").unwrap();
+    let fourth = client(&site, 4).to_string();
+    assert_eq!(site.marca_done(&["flows", "--kill", "--client", &fourth]), "1 connections ended\n");
+    assert!(flows(&["--client", &fourth]).is_empty());
+    let error = third.say("are you there").unwrap_err().to_string();
+    assert!(error.contains("reset"), "{error}");
+    assert_eq!(site.session(client(&site, 4), vip()).say("again").unwrap(), home);
+    assert_eq!(sessions[2].say("and you").unwrap(), homes[2], "the others go on");
+    site.marca_done(&["persist", "--unpin", &fourth]);
+    site.reload(&configuration(&site, "persist = '5m'", &[1, 1]));
+
     let persist = |arguments: &[&str]| site.marca_done(&[&["persist", "--json"], arguments].concat());
     assert_eq!(persist(&[]).lines().count(), 4);
     let pinned: Value = serde_json::from_str(persist(&["--client", &address]).trim()).unwrap();

@@ -117,8 +117,8 @@ pub struct FlowStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FlowsEnded {
     pub ended: u64,
-    /// Those that go on, because their service's scheduler sends packets by its table: drain or fail the real server.
-    pub by_table: u64,
+    /// Those that go on: clients' connections straight to a real server, past the VIP.
+    pub past_vip: u64,
 }
 
 /// Clients that stay with a real server, and where to go on.
@@ -198,15 +198,15 @@ async fn end(
     }
     let ended = shared.reader.read(move |running| {
         let filter = which.filter(running, &Names::of(running))?;
-        let memory = &running.maps.memory;
-        let (mut done, mut from) = (FlowsEnded { ended: 0, by_table: 0 }, Some(0));
+        let (memory, now) = (&running.maps.memory, now(running)?);
+        let (mut done, mut from) = (FlowsEnded { ended: 0, past_vip: 0 }, Some(0));
         while let Some(place) = from {
             let piece = Piece { from: place, looks: LOOKS, most: 10_000 };
-            let (found, next) = records::flows(memory, now(running)?, piece, &filter);
+            let (found, next) = records::flows(memory, now, piece, &filter);
             for flow in found {
-                match records::end(memory, &flow) {
+                match records::end(memory, now, &flow) {
                     Ended::Yes => done.ended += 1,
-                    Ended::ByTable => done.by_table += 1,
+                    Ended::PastVip => done.past_vip += 1,
                     Ended::Before => {}
                 }
             }

@@ -3,6 +3,7 @@
 use super::Director;
 use crate::classifier::ip;
 use marca_config::plan::{RealPlan, ServicePlan};
+use marca_engine::layout::NOBODY;
 use std::collections::HashMap;
 use std::net::IpAddr;
 
@@ -39,6 +40,9 @@ impl<'a> Names<'a> {
 
     /// The server's name; without one its address.
     pub fn real(&self, number: u32) -> String {
+        if number == NOBODY {
+            return "nobody any more, since it has been ended by hand".into();
+        }
         if let Some((_, real)) = self.reals.get(&number) {
             return real.name.clone();
         }

@@ -210,9 +210,9 @@ impl Director {
                 Seen::Client(arrived.from.0, arrived.from.1)
             }
             // By ICMP, which has no ports, or by a segment that has.
-            Reason::Refused => {
+            Reason::Refused | Reason::Reset => {
                 assert_eq!((arrived.from.0, arrived.to.0), (sent.to.0, sent.from.0), "the client is told");
-                Seen::Not(Reason::Refused)
+                Seen::Not(outcome.reason)
             }
             Reason::Nat => {
                 assert_eq!(arrived.from, sent.from, "the client stays who it is");

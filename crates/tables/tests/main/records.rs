@@ -82,21 +82,46 @@ fn a_connection_that_is_ended_is_known_no_more() {
     let one = Filter { client: Some("198.51.100.3/32".parse().unwrap()), ..Filter::default() };
     let listed = all(&director, &one).remove(0);
     assert!(matches!(director.request(&way("198.51.100.3", 1003), Segment::Data), Seen::Server(..)));
-    assert_eq!(end(&director.memory, &listed), Ended::Yes);
-    assert_eq!(end(&director.memory, &listed), Ended::Before);
+    assert_eq!(end(&director.memory, director.now, &listed), Ended::Yes);
+    assert_eq!(end(&director.memory, director.now, &listed), Ended::Before);
     assert_eq!(director.request(&way("198.51.100.3", 1003), Segment::Data), Seen::Not(Reason::NoFlow));
     assert_eq!(all(&director, &Filter::default()).len(), 20);
     let mut another = all(&director, &Filter::default()).remove(0);
     another.client.set_port(9);
-    assert_eq!(end(&director.memory, &another), Ended::Before, "its place is another's");
+    assert_eq!(end(&director.memory, director.now, &another), Ended::Before, "its place is another's");
 }
 
 #[test]
-fn a_connection_that_follows_a_table_cannot_be_ended() {
-    let director = director(Scheduler::Maglev);
-    let listed = all(&director, &Filter::default());
-    assert_eq!(end(&director.memory, &listed[0]), Ended::ByTable);
-    assert_eq!(all(&director, &Filter::default()), listed);
+fn a_connection_that_follows_a_table_is_ended_as_if_its_server_had_failed() {
+    for scheduler in [Scheduler::Maglev, Scheduler::Sh] {
+        let mut director = director(scheduler);
+        let one = Filter { client: Some("198.51.100.3/32".parse().unwrap()), ..Filter::default() };
+        let listed = all(&director, &one).remove(0);
+        let loads = |director: &Director| director.reals().into_keys().map(|real| director.load(real).0).sum::<u64>();
+        assert_eq!(loads(&director), 20);
+        assert_eq!(end(&director.memory, director.now, &listed), Ended::Yes);
+        assert_eq!(end(&director.memory, director.now, &listed), Ended::Before);
+        assert_eq!(all(&director, &Filter::default()).len(), 20);
+        assert_eq!(loads(&director), 19);
+        director.pass();
+        let way3 = way("198.51.100.3", 1003);
+        assert_eq!(director.request(&way3, Segment::Data), Seen::Not(Reason::Reset), "it is told");
+        for client in (1..=20).filter(|&client| client != 3) {
+            let seen = director.request(&way(&format!("198.51.100.{client}"), 1000 + client), Segment::Data);
+            assert!(matches!(seen, Seen::Server(..)), "{client} goes on");
+        }
+        director.pass();
+        director.pass();
+        assert!(matches!(director.request(&way3, Segment::Syn), Seen::Server(..)), "another one");
+        assert!(matches!(director.request(&way3, Segment::Data), Seen::Server(..)));
+        assert_eq!(loads(&director), 20);
+        // A client that opens another one by the same port at once.
+        let listed = all(&director, &one).remove(0);
+        assert_eq!(end(&director.memory, director.now, &listed), Ended::Yes);
+        assert!(matches!(director.request(&way3, Segment::Syn), Seen::Server(..)));
+        assert!(matches!(director.request(&way3, Segment::Data), Seen::Server(..)));
+        assert_eq!(loads(&director), 20);
+    }
 }
 
 #[test]
