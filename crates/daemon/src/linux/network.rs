@@ -9,7 +9,7 @@ pub use changes::{Change, Changes};
 use futures_util::{Stream, StreamExt};
 use ipnet::IpNet;
 use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
-use rtnetlink::packet_route::address::{AddressHeaderFlags, AddressMessage};
+use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, CacheInfo};
 use rtnetlink::packet_route::link::{LinkLayerType, LinkMessage};
 use rtnetlink::packet_route::neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
@@ -159,11 +159,15 @@ impl Network {
     /// addresses apart by their prefix length too, IPv6 addresses not.
     ///
     /// An IPv6 address is usable at once: without duplicate address detection, which a VIP that moves from the other
-    /// director would fail as long as that one still answers for it.
+    /// director would fail as long as that one still answers for it. And it is deprecated (RFC 4862 §5.5.4): the kernel takes
+    /// it as a source only if there is no other one. A real server that has the VIP itself could not answer a check from it.
     pub async fn add_address(&self, index: u32, address: IpNet) -> Result<bool, NetworkError> {
         let mut request = self.handle.address().add(index, address.addr(), address.prefix_len());
         if address.addr().is_ipv6() {
             request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+            let mut lifetimes = CacheInfo::default();
+            (lifetimes.ifa_preferred, lifetimes.ifa_valid) = (0, FOR_EVER);
+            request.message_mut().attributes.push(AddressAttribute::CacheInfo(lifetimes));
         }
         match within_limit(async { request.execute().await.map_err(io_error) }).await {
             Ok(()) => Ok(true),
@@ -418,6 +422,9 @@ async fn collect<T>(replies: impl Stream<Item = Result<T, rtnetlink::Error>>) ->
     })
     .await
 }
+
+/// `include/net/addrconf.h`, `INFINITY_LIFE_TIME`.
+const FOR_EVER: u32 = u32::MAX;
 
 /// netlink-proto waits for ever for a reply that was lost, or that its decoder did not understand.
 async fn within_limit<T>(request: impl Future<Output = io::Result<T>>) -> io::Result<T> {
