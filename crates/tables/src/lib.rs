@@ -15,6 +15,7 @@
 //! | [`services`] | services, their real servers and slots, switched one at a time |
 //! | [`sweep`] | what has timed out |
 //! | [`explain`] | where a packet would go, and why |
+//! | [`passage`] | packets of the director's own on the way of clients' packets |
 
 mod claims;
 pub mod classifier;
@@ -22,6 +23,7 @@ pub mod explain;
 pub mod frame;
 pub mod ids;
 pub mod memory;
+pub mod passage;
 pub mod records;
 pub mod region;
 pub mod services;

@@ -114,8 +114,9 @@ pub fn send_as_is<P: Packet, T: Tables>(p: &mut P, t: &T, query: &RouteQuery) ->
     Ok(interface)
 }
 
+/// To a real server whose record the caller has; `port` is what NAT puts in.
 #[inline(always)]
-fn to_server<P: Packet, T: Tables>(
+pub fn to_server<P: Packet, T: Tables>(
     p: &mut P,
     t: &T,
     h: &Headers,
