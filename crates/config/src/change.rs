@@ -5,7 +5,7 @@
 
 use crate::model::{
     Api, Attach, Availability, Check, Config, Exchange, Forward, MarkRule, Metrics, Persistence, Quorum, Router,
-    Selector, Server, Service, Talk, Timeouts, Token,
+    Selector, Server, Service, Talk, Timeouts, Token, Via,
 };
 use crate::text::duration;
 use std::collections::BTreeMap;
@@ -302,7 +302,7 @@ fn of_sorry(sorry: &Server) -> String {
 
 fn of_check(check: &Check) -> String {
     // What it is shortly called begins with its port.
-    let Check { talk, port: _, interval, jitter, timeout, rise, fall } = check;
+    let Check { talk, port: _, via, interval, jitter, timeout, rise, fall } = check;
     let times = [("interval", interval), ("jitter", jitter), ("timeout", timeout)];
     let times = times.map(|(what, time)| format!(" {what} {}", duration::print(*time)));
     let asked = match talk {
@@ -310,7 +310,8 @@ fn of_check(check: &Check) -> String {
         Talk::Smtp | Talk::Ftp | Talk::Ping => String::new(),
         _ => format!(" {talk:?}"),
     };
-    format!("{check}{} rise {rise} fall {fall}{asked}", times.concat())
+    let via = if *via == Via::Server { String::new() } else { format!(" via {}", via.name()) };
+    format!("{check}{via}{} rise {rise} fall {fall}{asked}", times.concat())
 }
 
 fn of_persistence(persistence: &Persistence) -> String {

@@ -4,7 +4,7 @@
 
 mod check;
 
-pub(crate) use check::{CheckDraft, Reach, UnknownPort, checked_ports, reach};
+pub(crate) use check::{CheckDraft, Reach, UnknownPort, checked_ports, members, reach};
 
 use crate::diagnostic::Span;
 use crate::model::{

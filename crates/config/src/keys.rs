@@ -596,6 +596,13 @@ pub const KEYS: &[Key] = &[
         "8080",
         "The real server's port that is asked.",
     ),
+    key(
+        "service.*.check[].via",
+        "\"server\" or \"vip\"",
+        Default("server"),
+        r#""vip""#,
+        "Whether it goes straight to the real server, or to each VIP of the service, forwarded as a client's packets are.",
+    ),
     key("service.*.check[].send", "a string", Default("nothing"), r#""PING\r\n""#, "What is sent first."),
     key(
         "service.*.check[].send_hex",

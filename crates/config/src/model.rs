@@ -7,7 +7,7 @@ pub use availability::{Availability, BelowQuorum, Measure, Quorum, Start};
 mod check;
 
 pub use check::{
-    Check, CheckPolicy, Dns, DnsRecord, Exchange, Expect, Http, HttpVersion, MAX_PARTS, Script, Talk, Tls,
+    Check, CheckPolicy, Dns, DnsRecord, Exchange, Expect, Http, HttpVersion, MAX_PARTS, Script, Talk, Tls, Via,
 };
 
 use ipnet::IpNet;

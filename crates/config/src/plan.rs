@@ -18,6 +18,7 @@ use crate::model::{
 };
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -91,8 +92,18 @@ pub struct ServicePlan {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CheckPlan {
     pub check: Check,
+    /// To which it goes, on the way of clients' packets; None: straight to the real server.
+    pub vip: Option<IpAddr>,
     /// The member ports that it speaks for; none: it speaks for the server.
     pub ports: Vec<PortMatch>,
+}
+
+/// As listings call it: `tcp/80`, `http/80 /healthz via 192.0.2.10`.
+impl fmt::Display for CheckPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.check.fmt(f)?;
+        self.vip.map_or(Ok(()), |vip| write!(f, " via {vip}"))
+    }
 }
 
 /// A real server of a service.

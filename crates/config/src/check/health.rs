@@ -1,8 +1,8 @@
 //! Health checks against the service that they are of.
 
 use crate::diagnostic::{Diagnostic, quoted};
-use crate::draft::{CheckDraft, MarkDraft, Reach, ServiceDraft, UnknownPort, checked_ports, reach};
-use crate::model::{Check, CheckPolicy, MAX_PARTS, Talk, Udp};
+use crate::draft::{CheckDraft, MarkDraft, Reach, ServiceDraft, UnknownPort, checked_ports, forward_of, members, reach, vips_of};
+use crate::model::{Check, CheckPolicy, Forward, MAX_PARTS, MemberPort, Talk, Udp, Via};
 
 pub(super) fn check(service: &ServiceDraft, marks: &[MarkDraft], found: &mut Vec<Diagnostic>) {
     per_port(service, marks, found);
@@ -13,7 +13,9 @@ pub(super) fn check(service: &ServiceDraft, marks: &[MarkDraft], found: &mut Vec
         && marks.iter().all(|rule| !rule.value.is_refused() && !rule.ports.incomplete);
     for draft in checks.iter().filter(|_| is_whole) {
         let Some(check) = &draft.check else { continue };
-        let Reach::Unknown(why) = reach(service, marks, draft, &check.talk) else { continue };
+        let reach = reach(service, marks, draft, &check.talk);
+        through(service, marks, draft, &reach, found);
+        let Reach::Unknown(why) = reach else { continue };
         let kind = check.talk.name();
         let (message, label) = match why {
             UnknownPort::NoneSingle(protocol) => {
@@ -71,6 +73,69 @@ fn per_port(service: &ServiceDraft, marks: &[MarkDraft], found: &mut Vec<Diagnos
             .help("check fewer ports, spread them over several services, or use check_policy = \"all\"");
         found.push(diagnostic);
     }
+}
+
+/// Whether clients' packets go where a check is to go as one of them.
+fn through(
+    service: &ServiceDraft,
+    marks: &[MarkDraft],
+    draft: &CheckDraft,
+    reach: &Reach,
+    found: &mut Vec<Diagnostic>,
+) {
+    let Some(via) = draft.via.given().filter(|via| via.value == Via::Vip) else { return };
+    let Some(check) = &draft.check else { return };
+    let name = quoted(&service.name);
+    if vips_of(service, marks).is_empty() {
+        // Of one by ports that is an error of its own.
+        if !service.mark.is_absent() && !service.vips.incomplete {
+            let diagnostic = Diagnostic::error(format!("service {name} has no VIP that a check could go to"))
+                .at(&via.span, "to which address?")
+                .also(&service.header, "takes whatever a prefix holds")
+                .help("say which addresses real servers must have: `vip = [\"192.0.2.10\"]` in the service");
+            found.push(diagnostic);
+        }
+        return;
+    }
+    if let Talk::Udp(exchange) = &check.talk
+        && exchange.expect.is_none()
+    {
+        let diagnostic = Diagnostic::error("a datagram that nothing answers finds out nothing about its way")
+            .at(&via.span, "a server that never gets it is silent, too")
+            .also(&draft.span, "expects no answer")
+            .help("add what the server sends and answers: `send` and `expect`");
+        found.push(diagnostic);
+    }
+    let members = members(service, marks);
+    if let Reach::Ports(ports) = reach
+        && let Some(port) = ports.iter().find(|port| is_foreign(check, **port, &members))
+    {
+        let at = draft.port.as_ref().map_or(&draft.span, |port| &port.span);
+        let mut diagnostic = Diagnostic::error(format!("port {port} is no port of service {name}"))
+            .at(at, "no client's packets go there")
+            .also(&via.span, "as a client's packets do")
+            .help("name a port that clients are forwarded to, or leave out `via`");
+        if let Some(ports) = &service.ports.span {
+            diagnostic = diagnostic.also(ports, "what clients connect to");
+        }
+        found.push(diagnostic);
+    }
+    let is_alike = |server| {
+        let forward = forward_of(service, server);
+        forward.is_some_and(|forward| matches!(forward.value, Forward::FullNat | Forward::Local))
+    };
+    if !service.servers.is_empty() && service.servers.iter().all(is_alike) {
+        let diagnostic = Diagnostic::warning("this check is the same without `via`")
+            .at(&via.span, "changes nothing")
+            .also(&service.header, "fullnat and local servers see the director itself in any case")
+            .help("leave it out");
+        found.push(diagnostic);
+    }
+}
+
+/// Whether no member port leads to a real server's port. A rule that names no ports has them all.
+fn is_foreign(check: &Check, port: u16, members: &[MemberPort]) -> bool {
+    !members.is_empty() && Check { port: Some(port), ..check.clone() }.members(members).is_empty()
 }
 
 fn example_port(kind: &str) -> u16 {

@@ -3,7 +3,7 @@
 use super::reader::{Entry, Reader, Table};
 use crate::diagnostic::{Diagnostic, Span, listed, quoted};
 use crate::draft::{CheckDraft, Field, List, Located};
-use crate::model::{Check, Dns, DnsRecord, Exchange, Expect, Http, HttpVersion, Script, Talk, Tls};
+use crate::model::{Check, Dns, DnsRecord, Exchange, Expect, Http, HttpVersion, Script, Talk, Tls, Via};
 use crate::text::check as text;
 use toml::de::DeValue;
 
@@ -16,7 +16,7 @@ pub(super) fn read_all<'t>(reader: &mut Reader<'t>, entry: Option<Entry<'t>>) ->
     }
     let mut drafts = Vec::new();
     for element in entry.elements() {
-        let refused = CheckDraft { span: element.span(), check: None, port: None };
+        let refused = CheckDraft { span: element.span(), check: None, port: None, via: Field::Absent };
         match element.value.get_ref() {
             DeValue::Table(entries) => {
                 let table = Table::new("service.*.check[]", element.span(), entries);
@@ -48,6 +48,7 @@ const KINDS: [&str; 11] = ["tcp", "udp", "tls", "http", "https", "dns", "smtp", 
 /// Which kinds take a setting.
 const SETTINGS: &[(&str, &[&str])] = &[
     ("port", &["tcp", "udp", "tls", "http", "https", "dns", "smtp", "ftp", "script", "agent"]),
+    ("via", &["tcp", "udp", "tls", "http", "https", "dns", "smtp", "ftp"]),
     ("send", &["tcp", "udp", "tls", "agent"]),
     ("send_hex", &["tcp", "udp", "tls", "agent"]),
     ("expect", &["tcp", "udp", "tls", "http", "https"]),
@@ -74,6 +75,7 @@ fn read<'t>(reader: &mut Reader<'t>, mut table: Table<'t>) -> Option<CheckDraft>
         misplaced(reader, &table, kind, &kinds);
     }
     let port: Field<u16> = reader.integer(table.take("port"), 1..=i64::from(u16::MAX));
+    let via = reader.choice(table.take("via"), "way for a check", Via::NAMES);
     let send = exclusive(reader, &mut table, [("send", text::plain), ("send_hex", text::hex)]);
     let expect = expect(reader, &mut table);
     let http = HttpSettings {
@@ -93,6 +95,7 @@ fn read<'t>(reader: &mut Reader<'t>, mut table: Table<'t>) -> Option<CheckDraft>
     let fall: Field<u32> = reader.integer(table.take("fall"), 1..=MAX_TIMES);
     table.finish(reader);
     let is_refused = port.is_refused()
+        || via.is_refused()
         || http.is_refused()
         || [server_name.is_refused(), expiry.is_refused(), record.is_refused(), weight.is_refused()].contains(&true)
         || [interval.is_refused(), jitter.is_refused(), timeout.is_refused()].contains(&true)
@@ -130,13 +133,14 @@ fn read<'t>(reader: &mut Reader<'t>, mut table: Table<'t>) -> Option<CheckDraft>
     let check = Check {
         talk,
         port: None,
+        via: via.value().unwrap_or_default(),
         interval,
         jitter: jitter.value().unwrap_or(interval / Check::JITTER_PART),
         timeout: timeout.value().unwrap_or(Check::TIMEOUT),
         rise: rise.value().unwrap_or(Check::RISE),
         fall: fall.value().unwrap_or(Check::FALL),
     };
-    Some(CheckDraft { span: header, check: Some(check), port: port.given().cloned() })
+    Some(CheckDraft { span: header, check: Some(check), port: port.given().cloned(), via })
 }
 
 fn given<T>(field: Field<T>) -> Option<T> {

@@ -1,8 +1,8 @@
 //! Health checks as the file has them, and which ports they go to.
 
-use super::{Located, MarkDraft, ServiceDraft};
+use super::{Field, Located, MarkDraft, ServiceDraft};
 use crate::diagnostic::Span;
-use crate::model::{Check, MemberPort, PortMatch, Protocol, Talk};
+use crate::model::{Check, MemberPort, PortMatch, Protocol, Talk, Via};
 use std::collections::BTreeSet;
 
 #[derive(Debug)]
@@ -11,6 +11,7 @@ pub(crate) struct CheckDraft {
     /// Without its port. None: something in it was refused.
     pub check: Option<Check>,
     pub port: Option<Located<u16>>,
+    pub via: Field<Via>,
 }
 
 /// Where a check goes.
@@ -51,7 +52,7 @@ const FTP_CONTROL: u16 = 21;
 const FTP_DATA: u16 = 20;
 
 /// The member ports of a service; of one by mark, those of the mark's rules.
-fn members(service: &ServiceDraft, marks: &[MarkDraft]) -> Vec<MemberPort> {
+pub(crate) fn members(service: &ServiceDraft, marks: &[MarkDraft]) -> Vec<MemberPort> {
     let Some(mark) = service.mark.value() else { return service.ports.values().copied().collect() };
     let rules = marks.iter().filter(|rule| rule.value.value() == Some(mark));
     let target = service.target.value();

@@ -35,6 +35,7 @@ pub struct Check {
     pub talk: Talk,
     /// The real server's. None: a ping, or a script that was given none.
     pub port: Option<u16>,
+    pub via: Via,
     /// From the beginning of one to that of the next.
     pub interval: Duration,
     /// By how much the next one is put off, at the most.
@@ -44,6 +45,24 @@ pub struct Check {
     pub rise: u32,
     /// So many bad ones, and one that was up is down.
     pub fall: u32,
+}
+
+/// Which way a question takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Via {
+    /// Straight to the real server's own address.
+    #[default]
+    Server,
+    /// To each VIP, forwarded to the real server as a client's packets are.
+    Vip,
+}
+
+impl Via {
+    pub const NAMES: &[(&str, Via)] = &[("server", Via::Server), ("vip", Via::Vip)];
+
+    pub fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(_, via)| *via == self).map_or("server", |(name, _)| name)
+    }
 }
 
 /// What is said, and what answer is good.
@@ -200,6 +219,7 @@ impl Check {
         Self {
             talk,
             port,
+            via: Via::Server,
             interval: Self::INTERVAL,
             jitter: Self::INTERVAL / Self::JITTER_PART,
             timeout: Self::TIMEOUT,

@@ -2,7 +2,7 @@
 
 use super::{CheckPlan, Family, Outcome, RealPlan, Role, ServiceIndex, ServicePlan, Standing};
 use crate::model::{
-    CheckPolicy, Config, Forward, MAX_PARTS, Mark, MarkRule, MemberPort, PortMatch, Selector, Server, Service,
+    CheckPolicy, Config, Forward, MAX_PARTS, Mark, MarkRule, MemberPort, PortMatch, Selector, Server, Service, Via,
 };
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -75,7 +75,7 @@ fn plan(service: &Service, family: Family, marks: &[MarkRule]) -> ServicePlan {
     reals.extend(sorry.map(|sorry| RealPlan { role: Role::Sorry, weight: 0, standing: Standing::Waiting, ..sorry }));
     let lends = reals.iter().any(|real| real.forward == Forward::FullNat);
     let sources = service.sources.iter().filter(|_| lends).flat_map(|range| range.addresses());
-    let checks = checks(service, marks);
+    let checks = checks(service, family, marks);
     ServicePlan {
         name: service.name.clone(),
         family,
@@ -102,7 +102,7 @@ fn plan(service: &Service, family: Family, marks: &[MarkRule]) -> ServicePlan {
     }
 }
 
-fn checks(service: &Service, marks: &[MarkRule]) -> Arc<[CheckPlan]> {
+fn checks(service: &Service, family: Family, marks: &[MarkRule]) -> Arc<[CheckPlan]> {
     let members: Vec<MemberPort> = match &service.selector {
         Selector::Ports { ports, .. } => ports.clone(),
         Selector::Mark { mark, target, .. } => {
@@ -110,7 +110,17 @@ fn checks(service: &Service, marks: &[MarkRule]) -> Arc<[CheckPlan]> {
             ports.map(|&matching| MemberPort { matching, target: *target }).collect()
         }
     };
-    service.checks.iter().map(|check| CheckPlan { check: check.clone(), ports: check.members(&members) }).collect()
+    let vips = || service.selector.vips().iter().filter(|vip| Family::of(**vip) == family).copied();
+    let mut planned = Vec::new();
+    for check in &service.checks {
+        let mut plan = |vip| planned.push(CheckPlan { check: check.clone(), vip, ports: check.members(&members) });
+        match check.via {
+            Via::Server => plan(None),
+            // A real server may lack any of them.
+            Via::Vip => vips().for_each(|vip| plan(Some(vip))),
+        }
+    }
+    planned.into()
 }
 
 /// Each member port that a check speaks for, where each counts for itself: with the only one that is checked a real server
