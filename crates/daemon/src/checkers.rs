@@ -14,9 +14,11 @@ pub mod schedule;
 pub mod targets;
 
 use crate::director::Director;
+use crate::linux::data_plane::Maps;
 use crate::live::Live;
 use crate::standings::Health;
 use marca_config::plan::Plan;
+use probe::passage::Ground;
 use schedule::Schedule;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -40,6 +42,8 @@ pub(crate) struct Order {
     pub waiting: BTreeSet<String>,
     /// Servers of which nothing is known have been looked after by another run, and were up.
     pub has_served: bool,
+    /// For checks that take the way of clients' packets.
+    pub ground: Option<Ground>,
 }
 
 /// The thread that asks, while this value lives.
@@ -48,6 +52,8 @@ pub struct Checkers {
     reports: mpsc::UnboundedReceiver<Report>,
     /// The plan that it follows.
     followed: Option<Arc<Plan>>,
+    /// The director's tables, opened once a check goes through them.
+    maps: Option<Arc<Maps>>,
 }
 
 impl Checkers {
@@ -70,7 +76,7 @@ impl Checkers {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let body = move || runtime.block_on(Schedule::new(reporting, live).run(ordered));
         thread::Builder::new().name("checks".into()).spawn(body)?;
-        Ok(Self { orders, reports, followed: None })
+        Ok(Self { orders, reports, followed: None, maps: None })
     }
 
     /// Asks what the director's plan wants, if it is another one than before. `adopted`: another run has looked after what
@@ -78,15 +84,40 @@ impl Checkers {
     pub fn follow(&mut self, director: &Director, adopted: bool) {
         let plan = director.configured();
         if self.followed.as_ref().is_none_or(|followed| !Arc::ptr_eq(followed, &plan)) {
-            self.ask(plan, director.healths().clone(), director.waiting().clone(), adopted);
+            let ground = self.ground(director, &plan);
+            self.order(plan, (director.healths().clone(), director.waiting().clone()), adopted, ground);
         }
+    }
+
+    /// If the plan has checks that go through the data path.
+    fn ground(&mut self, director: &Director, plan: &Plan) -> Option<Ground> {
+        if !plan.services.iter().flat_map(|service| service.checks.iter()).any(|planned| planned.vip.is_some()) {
+            return None;
+        }
+        if self.maps.is_none() {
+            match director.open_maps() {
+                Ok(maps) => self.maps = Some(Arc::new(maps)),
+                Err(error) => tracing::error!("no check can go to a VIP: {error}"),
+            }
+        }
+        self.maps.as_ref().map(|maps| director.ground(Arc::clone(maps), plan))
     }
 
     /// Asks what this plan wants; `known` and `waiting` are what is known of real servers, by key.
     pub fn ask(&mut self, plan: Arc<Plan>, known: BTreeMap<String, Health>, waiting: BTreeSet<String>, adopted: bool) {
+        self.order(plan, (known, waiting), adopted, None);
+    }
+
+    fn order(
+        &mut self,
+        plan: Arc<Plan>,
+        (known, waiting): (BTreeMap<String, Health>, BTreeSet<String>),
+        adopted: bool,
+        ground: Option<Ground>,
+    ) {
         let has_served = adopted && self.followed.is_none();
         self.followed = Some(Arc::clone(&plan));
-        if self.orders.send(Order { plan, known, waiting, has_served }).is_err() {
+        if self.orders.send(Order { plan, known, waiting, has_served, ground }).is_err() {
             tracing::error!("nobody checks real servers any more; their state stays as it is");
         }
     }

@@ -29,6 +29,7 @@ mod site;
 mod streams;
 mod survival;
 mod tc;
+mod through;
 mod top;
 mod tutorial;
 mod untouched;

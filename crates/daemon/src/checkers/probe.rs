@@ -8,9 +8,11 @@
 //! | `http` | requests of both versions |
 //! | `datagram` | UDP, DNS and ping |
 //! | `script` | programs, which may hang or leave others behind |
+//! | [`passage`] | the way of clients' packets, to the VIP |
 
 mod datagram;
 mod http;
+pub mod passage;
 mod script;
 mod stream;
 mod tls;
@@ -22,9 +24,12 @@ use marca_proto::health::talk::dns::Query;
 use marca_proto::health::talk::exchange::{Exchange, Expect};
 use marca_proto::health::talk::greeting::Greeting;
 use nix::errno::Errno;
+use passage::{Datagrams, Passage, Way, arrival};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::time::Duration;
+use stream::{Bound, Connection};
 use tokio::time::Instant;
 
 /// What became of a question.
@@ -82,6 +87,8 @@ fn too_late(timeout: Duration) -> Fault {
 #[derive(Debug)]
 pub struct Probe {
     address: IpAddr,
+    /// On the way of clients' packets to this VIP.
+    vip: Option<IpAddr>,
     port: u16,
     timeout: Duration,
     ask: Ask,
@@ -113,10 +120,11 @@ enum Ask {
 
 impl Probe {
     pub fn new(target: &Target) -> Self {
-        let Target { address, check } = target;
+        let Target { address, through, check } = target;
+        let vip = through.map(|through| through.vip);
         let port = check.port.unwrap_or(0);
         let ask = Self::ask(target).unwrap_or_else(Ask::Never);
-        Self { address: *address, port, timeout: check.timeout, ask }
+        Self { address: *address, vip, port, timeout: check.timeout, ask }
     }
 
     fn ask(target: &Target) -> Result<Ask, &'static str> {
@@ -143,20 +151,20 @@ impl Probe {
         SocketAddr::new(self.address, self.port)
     }
 
-    /// Asks; ends within the timeout.
-    pub async fn run(&self) -> Outcome {
-        match self.asked().await {
+    /// Asks; ends within the timeout. `passage`: the way there, of one that goes to the VIP.
+    pub async fn run(&self, passage: Option<&Passage>) -> Outcome {
+        match self.asked(passage).await {
             Ok(weight) => Outcome::Good(weight),
             Err(Fault::Theirs(why)) => Outcome::Bad(why),
             Err(Fault::Ours(why)) => Outcome::Unasked(why),
         }
     }
 
-    async fn asked(&self) -> Result<Option<Weight>, Fault> {
+    async fn asked(&self, passage: Option<&Passage>) -> Result<Option<Weight>, Fault> {
         let deadline = Instant::now() + self.timeout;
         match &self.ask {
             Ask::Exchange { send, expect, tls } => {
-                let stream = self.connect(deadline).await?;
+                let stream = self.connect(passage, deadline).await?;
                 let mut talk = Exchange::new(send, expect.as_ref());
                 match tls {
                     Some(wish) => {
@@ -170,7 +178,7 @@ impl Probe {
                 }
             }
             Ask::Http(request) => {
-                let stream = self.connect(deadline).await?;
+                let stream = self.connect(passage, deadline).await?;
                 let asked = async {
                     match request.tls() {
                         Some(wish) => request.ask(self.shake_hands(stream, wish, deadline).await?).await,
@@ -179,15 +187,16 @@ impl Probe {
                 };
                 tokio::time::timeout_at(deadline, asked).await.map_err(|_| too_late(self.timeout))??;
             }
-            Ask::Smtp => self.greet(Greeting::smtp(HELO), deadline).await?,
-            Ask::Ftp => self.greet(Greeting::ftp(), deadline).await?,
+            Ask::Smtp => self.greet(passage, Greeting::smtp(HELO), deadline).await?,
+            Ask::Ftp => self.greet(passage, Greeting::ftp(), deadline).await?,
             Ask::Agent { send } => return self.ask_agent(send, deadline).await,
             Ask::Udp { send, expect } => {
-                datagram::exchange(self.peer(), send, expect.as_ref(), deadline, self.timeout).await?;
+                let mut peer = self.datagrams(passage).await?;
+                datagram::exchange(&mut peer, send, expect.as_ref(), deadline, self.timeout).await?;
             }
             Ask::Dns(query) => {
-                let asked = datagram::query(self.peer(), query);
-                tokio::time::timeout_at(deadline, asked).await.map_err(|_| too_late(self.timeout))??;
+                let mut peer = self.datagrams(passage).await?;
+                datagram::query(&mut peer, query, deadline, self.timeout).await?;
             }
             Ask::Ping => {
                 let asked = datagram::ping(self.address);
@@ -199,23 +208,53 @@ impl Probe {
         Ok(None)
     }
 
-    async fn connect(&self, deadline: Instant) -> Result<tokio::net::TcpStream, Fault> {
-        let connected = tokio::time::timeout_at(deadline, stream::connect(self.peer())).await;
-        connected.map_err(|_| Fault::Theirs(format!("no connection within {:?}", self.timeout)))?
+    /// None: by a socket of the kernel's, straight to the real server.
+    fn way<'p>(&self, passage: Option<&'p Passage>) -> Result<Option<(&'p Passage, Way)>, Fault> {
+        match (self.vip, passage) {
+            (None, _) => Ok(None),
+            (Some(_), Some(passage)) => Ok(Some((passage, passage.way()?))),
+            (Some(vip), None) => Err(Fault::Ours(format!("there is no way to {vip} but by a running director"))),
+        }
     }
 
-    async fn shake_hands(
-        &self,
-        stream: tokio::net::TcpStream,
-        wish: &tls::Wish,
-        deadline: Instant,
-    ) -> Result<tls::Stream, Fault> {
+    async fn connect(&self, passage: Option<&Passage>, deadline: Instant) -> Result<Connection, Fault> {
+        let bound = match self.way(passage)? {
+            Some((passage, Way::Frames { own, mtu })) => {
+                let conversation = passage.begin(own, arrival::TCP, self.port)?;
+                let stream = passage::stream::Stream::connect(conversation, mtu, deadline, self.timeout).await?;
+                return Ok(Connection::Passage(Box::new(stream)));
+            }
+            Some((_, Way::Socket { own, interface })) => Bound { own, interface: NonZeroU32::new(interface) },
+            None => Bound::default(),
+        };
+        match tokio::time::timeout_at(deadline, stream::connect(self.peer(), bound)).await {
+            Ok(connected) => connected.map(Connection::Socket),
+            Err(_) => Err(Fault::Theirs(match self.vip {
+                Some(vip) => format!("{} {vip} within {:?}", passage::SILENCE, self.timeout),
+                None => format!("no connection within {:?}", self.timeout),
+            })),
+        }
+    }
+
+    async fn datagrams(&self, passage: Option<&Passage>) -> Result<datagram::Peer, Fault> {
+        let bound = match self.way(passage)? {
+            Some((passage, Way::Frames { own, .. })) => {
+                let conversation = passage.begin(own, arrival::UDP, self.port)?;
+                return Ok(datagram::Peer::Passage(Datagrams::new(conversation)));
+            }
+            Some((_, Way::Socket { own, interface })) => Bound { own, interface: NonZeroU32::new(interface) },
+            None => Bound::default(),
+        };
+        datagram::connected(self.peer(), bound).await.map(datagram::Peer::Socket)
+    }
+
+    async fn shake_hands(&self, stream: Connection, wish: &tls::Wish, deadline: Instant) -> Result<tls::Stream, Fault> {
         let shaken = tokio::time::timeout_at(deadline, wish.shake_hands(stream, self.address)).await;
         shaken.map_err(|_| Fault::Theirs(format!("no TLS handshake within {:?}", self.timeout)))?
     }
 
-    async fn greet(&self, mut greeting: Greeting, deadline: Instant) -> Result<(), Fault> {
-        let mut stream = self.connect(deadline).await?;
+    async fn greet(&self, passage: Option<&Passage>, mut greeting: Greeting, deadline: Instant) -> Result<(), Fault> {
+        let mut stream = self.connect(passage, deadline).await?;
         stream::converse(&mut stream, &mut greeting, deadline, self.timeout).await?;
         stream::say_farewell(stream, Greeting::FAREWELL);
         Ok(())
@@ -226,7 +265,7 @@ impl Probe {
         let silent = |fault| match fault {
             Fault::Theirs(why) | Fault::Ours(why) => Fault::Ours(why),
         };
-        let mut stream = self.connect(deadline).await.map_err(silent)?;
+        let mut stream = self.connect(None, deadline).await.map_err(silent)?;
         let mut agent = Agent::new(send);
         match stream::converse(&mut stream, &mut agent, deadline, self.timeout).await {
             Ok(()) => Ok(agent.weight),

@@ -2,12 +2,14 @@
 //!
 //! One task owns all of it; each question is a task that ends within its timeout and sends its [`Outcome`].
 
+use super::probe::passage::{Ground, Passage, Passages, SILENCE};
 use super::probe::{Outcome, Probe};
 use super::targets::{Member, Target, Targets};
 use super::{Order, Report};
 use crate::linux::data_plane::since_boot;
 use crate::live::{Asked, Live};
 use crate::standings::{Failure, Health};
+use marca_config::model::Forward;
 use marca_config::plan::CheckPlan;
 use marca_proto::health::member::{self, Checked, Verdict};
 use marca_proto::health::monitor::{self, Before, Monitor};
@@ -41,11 +43,15 @@ pub(crate) struct Schedule {
     complained: Complaints,
     /// Where questions are counted.
     live: Live,
+    /// The way of clients' packets, once somebody has asked for it.
+    passages: Option<Arc<Passages>>,
 }
 
 struct Entry {
     target: Target,
     probe: Arc<Probe>,
+    /// On the way of clients' packets.
+    passage: Option<Passage>,
     monitor: Monitor,
     /// While it is down: what was wrong when it went down, and when that was.
     failure: Option<(String, Duration)>,
@@ -78,6 +84,7 @@ impl Schedule {
             reports,
             complained: Complaints::default(),
             live,
+            passages: None,
         }
     }
 
@@ -120,12 +127,12 @@ impl Schedule {
                 continue;
             };
             entry.at = now;
-            let probe = Arc::clone(&entry.probe);
+            let (probe, passage) = (Arc::clone(&entry.probe), entry.passage.clone());
             // Made here, so that it is dropped, and heard of, also if the task never begins.
             let ending = Ending { id, outcomes: self.outcomes.clone(), outcome: None };
             let task = tokio::spawn(async move {
                 let mut ending = ending;
-                ending.outcome = Some(probe.run().await);
+                ending.outcome = Some(probe.run(passage.as_ref()).await);
             });
             entry.running = Some(task.abort_handle());
             self.in_flight += 1;
@@ -199,7 +206,8 @@ impl Schedule {
     }
 
     /// Another plan: what is asked as before goes on as before.
-    fn follow(&mut self, Order { plan, known, waiting, has_served }: Order) {
+    fn follow(&mut self, Order { plan, known, waiting, has_served, ground }: Order) {
+        self.open_passages(ground.as_ref());
         // Here, not where packets' tables are written: with a hundred thousand servers it takes a while.
         let targets = Targets::of(&plan);
         let now = Instant::now();
@@ -241,6 +249,7 @@ impl Schedule {
                 }
             }
         }
+        self.find_passages(ground.as_ref(), &targets.members);
         self.members = targets.members;
         self.said = known;
         let settled = std::iter::zip(&self.members, &self.asked).filter(|(member, asked)| {
@@ -250,6 +259,35 @@ impl Schedule {
         self.settled = settled.map(|(member, _)| member.key.clone()).collect();
         for member in 0..self.members.len() {
             self.judge(member);
+        }
+    }
+}
+
+impl Schedule {
+    /// Some checks take the way of clients' packets.
+    fn open_passages(&mut self, ground: Option<&Ground>) {
+        let Some(ground) = ground else { return };
+        if let Some(passages) = &self.passages {
+            return passages.follow(ground);
+        }
+        match Passages::open(ground) {
+            Ok(passages) => self.passages = Some(passages),
+            Err(error) => tracing::error!("no check can go to a VIP: open a packet socket: {error}"),
+        }
+    }
+
+    /// Numbers may be others than before.
+    fn find_passages(&mut self, ground: Option<&Ground>, members: &[Member]) {
+        let numbers = ground.map(|ground| &ground.numbers);
+        for (member, asked) in std::iter::zip(members, &self.asked) {
+            let number = numbers.and_then(|numbers| numbers.get(&member.key));
+            for id in asked {
+                let Some(entry) = self.entries.get_mut(id) else { continue };
+                let Some(through) = entry.target.through else { continue };
+                let passages = self.passages.as_ref().map(Arc::clone);
+                let passage = passages.zip(number).map(|(passages, real)| (passages, *real, through.vip));
+                entry.passage = passage.map(|(passages, real, vip)| Passage { passages, real, vip });
+            }
         }
     }
 }
@@ -268,7 +306,7 @@ fn before<'k>(members: &[Member], known: &'k BTreeMap<String, Health>) -> HashMa
     for member in members {
         let Some(health) = known.get(&member.key) else { continue };
         let failure = |planned: &CheckPlan| {
-            let name = planned.check.to_string();
+            let name = planned.to_string();
             health.failures.iter().find(|failure| failure.check == name)
         };
         let is_told = member.checks.iter().any(|planned| failure(planned).is_some());
@@ -297,10 +335,16 @@ fn health(member: &Member, entries: &[&Entry]) -> Health {
         .map(|(place, entry)| Checked { is_up: entry.monitor.is_up(), ports: ports(place) })
         .collect();
     let verdict = member::verdict(member.policy, &checked);
-    let failed = entries.iter().filter(|entry| !entry.monitor.is_up());
-    let failures = failed.map(|entry| {
-        let (why, since) = entry.failure.clone().unwrap_or_default();
-        Failure { check: entry.target.check.to_string(), why, since }
+    let failed = entries.iter().zip(member.checks.iter()).filter(|(entry, _)| !entry.monitor.is_up());
+    let failures = failed.map(|(entry, planned)| {
+        let (mut why, since) = entry.failure.clone().unwrap_or_default();
+        if why.starts_with(SILENCE)
+            && let Some(question) = question(entry, entries)
+            && !why.ends_with(&question)
+        {
+            why.push_str(&question);
+        }
+        Failure { check: planned.to_string(), why, since }
     });
     Health {
         is_down: verdict == Verdict::Down,
@@ -312,6 +356,21 @@ fn health(member: &Member, entries: &[&Entry]) -> Health {
         weight: entries.iter().filter_map(|entry| entry.weight).map(|weight| weight.of(member.weight)).min(),
         failures: failures.collect(),
     }
+}
+
+/// What to look at when nothing comes back from the VIP, and the server itself answers on the same port.
+fn question(entry: &Entry, entries: &[&Entry]) -> Option<String> {
+    let Target { address, through, check } = &entry.target;
+    let through = through.as_ref()?;
+    let is_plain = |other: &&&Entry| other.target.through.is_none() && other.target.check.port == check.port;
+    entries.iter().find(|other| is_plain(other) && other.has_answered && other.monitor.is_up())?;
+    let vip = through.vip;
+    let question = match through.forward {
+        Forward::Nat => "does its way to clients lead through this director?".into(),
+        Forward::Dr => format!("has it {vip} on lo?"),
+        _ => format!("has it {vip} on lo, and a decapsulator?"),
+    };
+    Some(format!("; {address} itself answers: {question}"))
 }
 
 impl Entry {
@@ -326,6 +385,7 @@ impl Entry {
         };
         Self {
             probe: Arc::new(Probe::new(&target)),
+            passage: None,
             monitor: Monitor::new(target.check.rise, target.check.fall, before),
             failure,
             weight: None,
@@ -367,7 +427,8 @@ impl Complaints {
             return;
         }
         let untold = if self.untold > 0 { format!(", and {} others", self.untold) } else { String::new() };
-        tracing::warn!("{} of {} says nothing: {why}{untold}", target.check, target.address);
+        let via = target.through.map_or_else(String::new, |through| format!(" via {}", through.vip));
+        tracing::warn!("{}{via} of {} says nothing: {why}{untold}", target.check, target.address);
         *self = Self { last: Some(Instant::now()), untold: 0 };
     }
 }

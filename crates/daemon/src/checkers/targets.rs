@@ -1,6 +1,6 @@
 //! What a plan wants asked: each question to one server and port once, whoever shares it.
 
-use marca_config::model::{Check, CheckPolicy};
+use marca_config::model::{Check, CheckPolicy, Forward, Via};
 use marca_config::plan::{CheckPlan, Family, Plan, RealPlan, Role, ServicePlan};
 use marca_proto::health::member::Policy;
 use marca_tables::ids::real_key;
@@ -12,7 +12,16 @@ use std::sync::Arc;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Target {
     pub address: IpAddr,
+    /// None: straight to the address.
+    pub through: Option<Through>,
     pub check: Check,
+}
+
+/// The way of clients' packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Through {
+    pub vip: IpAddr,
+    pub forward: Forward,
 }
 
 /// A real server of a service, and what it is asked.
@@ -46,7 +55,7 @@ impl Targets {
             for real in service.reals.iter().filter(|real| real.role == Role::Regular) {
                 let address = address(service, real);
                 let targets = service.checks.iter().map(|planned| {
-                    let target = Target { address, check: planned.check.clone() };
+                    let target = target(address, real, planned);
                     let place = places.len();
                     *places.entry(target).or_insert(place)
                 });
@@ -63,6 +72,15 @@ impl Targets {
         targets.sort_unstable_by_key(|(_, place)| *place);
         Self { targets: targets.into_iter().map(|(target, _)| target).collect(), members }
     }
+}
+
+/// What a real server is asked. Under fullnat, and if it is the director itself, its clients are the director in any case.
+fn target(address: IpAddr, real: &RealPlan, planned: &CheckPlan) -> Target {
+    let forward = real.forward;
+    let is_alike = matches!(forward, Forward::FullNat | Forward::Local);
+    let through = planned.vip.filter(|_| !is_alike).map(|vip| Through { vip, forward });
+    let via = if through.is_some() { Via::Vip } else { Via::Server };
+    Target { address, through, check: Check { via, ..planned.check.clone() } }
 }
 
 /// Where a real server is asked. The director's own sockets listen at the VIP, or anywhere.
@@ -92,7 +110,11 @@ mod tests {
     }
 
     fn shown(targets: &Targets) -> Vec<String> {
-        targets.targets.iter().map(|target| format!("{} {}", target.address, target.check)).collect()
+        let shown = |target: &Target| {
+            let via = target.through.map_or_else(String::new, |through| format!(" via {}", through.vip));
+            format!("{} {}{via}", target.address, target.check)
+        };
+        targets.targets.iter().map(shown).collect()
     }
 
     #[test]
@@ -120,6 +142,25 @@ mod tests {
         );
         assert_eq!(shown(&of), ["10.0.0.11 tcp/80", "fd00::11 tcp/80"]);
         assert_eq!(of.members[0].key, "a/4/10.0.0.11");
+    }
+
+    #[test]
+    fn each_vip_is_another_way_to_a_server_unless_it_sees_the_director_anyway() {
+        let service = |name: &str, forward: &str| {
+            format!(
+                "[service.{name}]\nvip = ['192.0.2.10', '192.0.2.11', '2001:db8::10']\nports = 'tcp/80'\n\
+                 check = [{{ tcp = true }}, {{ tcp = true, via = 'vip' }}]\n{forward}\n\
+                 [[service.{name}.server]]\naddress = ['192.0.2.21', '2001:db8::21']\n"
+            )
+        };
+        let all = ["192.0.2.21 tcp/80", "192.0.2.21 tcp/80 via 192.0.2.10", "192.0.2.21 tcp/80 via 192.0.2.11"];
+        let v6 = ["2001:db8::21 tcp/80", "2001:db8::21 tcp/80 via 2001:db8::10"];
+        let of = targets(&service("a", "forward = 'dr'"));
+        assert_eq!(shown(&of), [&all[..], &v6[..]].concat());
+        assert_eq!(of.members[0].targets.len(), of.members[0].checks.len());
+        assert_eq!(of.members[0].checks[2].to_string(), "tcp/80 via 192.0.2.11");
+        let fullnat = targets(&service("a", "forward = 'fullnat'\nsource = ['192.0.2.2', '2001:db8::2']"));
+        assert_eq!(shown(&fullnat), [all[0], v6[0]]);
     }
 
     #[test]

@@ -2,8 +2,9 @@
 
 use super::{Director, DirectorError};
 use crate::checkers::health::{Matter, Said};
+use crate::checkers::probe::passage::Ground;
 use crate::checkers::{Report, health};
-use crate::linux::data_plane::since_boot;
+use crate::linux::data_plane::{DataPlaneError, Maps, since_boot};
 use crate::place::PlaceError;
 use crate::standings::{Health, Meant, Standings, Strength};
 use marca_config::model::BelowQuorum;
@@ -115,6 +116,32 @@ impl Director {
     /// As the configuration has it.
     pub fn configured(&self) -> Arc<Plan> {
         Arc::clone(&self.configured)
+    }
+
+    /// The tables once more, for another thread.
+    ///
+    /// # Errors
+    /// As [`Maps::open`].
+    pub fn open_maps(&self) -> Result<Maps, DataPlaneError> {
+        Maps::open(&self.place.pin_dir)
+    }
+
+    /// What checks must know that go through the data path of this plan, which is the configured one.
+    pub fn ground(&self, maps: Arc<Maps>, plan: &Plan) -> Ground {
+        let through = |service: &&ServicePlan| service.checks.iter().any(|planned| planned.vip.is_some());
+        let reals = plan.services.iter().filter(through).flat_map(|service| {
+            service.reals.iter().filter_map(|real| {
+                let number = self.state.ids.real(&service.name, service.family, real.address)?;
+                Some((real_key(&service.name, service.family, real.address), number))
+            })
+        });
+        Ground {
+            maps,
+            clock: self.plane.clock,
+            interfaces: self.state.attached.iter().map(|attached| attached.interface.clone()).collect(),
+            lent: plan.vips.union(&plan.sources).copied().collect(),
+            numbers: reals.collect(),
+        }
     }
 
     /// What checks have said so far.

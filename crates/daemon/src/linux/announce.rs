@@ -24,7 +24,7 @@ impl PacketSocket {
         // packet(7): "If proto is set to zero, no packets are received". Non-blocking, because a full queue must not
         // stop an async thread: a lost announcement is repeated soon.
         match Socket::new(Domain::PACKET, Type::RAW.nonblocking(), None)
-            .and_then(|socket| socket.bind(&link_address(ifindex)?).map(|()| socket))
+            .and_then(|socket| socket.bind(&link_address(ifindex, 0)?).map(|()| socket))
         {
             Ok(socket) => Ok(Self { socket, interface }),
             Err(cause) => Err(PacketError::Open { interface, cause }),
@@ -52,7 +52,8 @@ pub enum PacketError {
     Send { length: usize, interface: String, cause: io::Error },
 }
 
-fn link_address(ifindex: u32) -> io::Result<SockAddr> {
+/// Of an interface; 0: of any. `protocol` is an EtherType, 0: none.
+pub(super) fn link_address(ifindex: u32, protocol: u16) -> io::Result<SockAddr> {
     let index = i32::try_from(ifindex).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     let family = libc::AF_PACKET as libc::sa_family_t;
     let length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
@@ -63,6 +64,7 @@ fn link_address(ifindex: u32) -> io::Result<SockAddr> {
         let link: &mut libc::sockaddr_ll = storage.view_as();
         link.sll_family = family;
         link.sll_ifindex = index;
+        link.sll_protocol = protocol.to_be();
         SockAddr::new(storage, length)
     };
     Ok(address)

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`network`] | route netlink: interfaces, addresses, routes, neighbours, and their changes |
 //! | [`announce`] | a packet socket that sends whole frames |
+//! | [`packets`] | packet sockets that send frames and hear packets past the kernel's TCP/IP |
 //! | `object` | the BPF object, and its programs loaded beside |
 //! | [`offload`] | the ethtool ioctl: offloads that break or weaken XDP |
 //! | [`sysctl`] | `/proc/sys/net` |
@@ -29,6 +30,7 @@ pub(crate) mod link;
 pub mod network;
 mod object;
 pub mod offload;
+pub mod packets;
 pub mod peer;
 pub mod sysctl;
 pub mod systemd;

@@ -32,8 +32,8 @@ fn check(keys: &str) -> Check {
 
 fn asked_at(address: IpAddr, keys: &str) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let probe = Probe::new(&Target { address, check: check(keys) });
-    runtime.block_on(probe.run())
+    let probe = Probe::new(&Target { address, through: None, check: check(keys) });
+    runtime.block_on(probe.run(None))
 }
 
 fn asked(keys: &str) -> Outcome {

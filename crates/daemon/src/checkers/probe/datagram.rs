@@ -1,5 +1,7 @@
 //! UDP, DNS and ping.
 
+use super::passage::Datagrams;
+use super::stream::Bound;
 use super::{Fault, fault, plain};
 use marca_proto::health::talk::dns::Query;
 use marca_proto::health::talk::echo::Echo;
@@ -7,55 +9,92 @@ use marca_proto::health::talk::exchange::Expect;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use tokio::net::UdpSocket;
 use tokio::time::Instant;
 
+/// Where datagrams go, by whichever way.
+pub(super) enum Peer {
+    Socket(UdpSocket),
+    Passage(Datagrams),
+}
+
+impl Peer {
+    async fn send(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+        match self {
+            Peer::Socket(socket) => socket.send(bytes).await.map(drop),
+            Peer::Passage(datagrams) => datagrams.send(bytes).await,
+        }
+        .map_err(|error| fault("send", &error))
+    }
+
+    /// What comes as an answer.
+    async fn receive(&mut self) -> Result<Vec<u8>, Fault> {
+        match self {
+            Peer::Socket(socket) => {
+                let mut buffer = [0; MOST_BYTES];
+                let len = socket.recv(&mut buffer).await.map_err(|error| fault("receive", &error))?;
+                Ok(buffer.get(..len).unwrap_or_default().to_vec())
+            }
+            Peer::Passage(datagrams) => datagrams.receive().await,
+        }
+    }
+
+    /// Nothing has come.
+    fn silent(&self, timeout: Duration) -> Fault {
+        match self {
+            Peer::Socket(_) => super::too_late(timeout),
+            Peer::Passage(datagrams) => datagrams.silent(timeout),
+        }
+    }
+}
+
 /// A datagram there. Without anything to expect, good is whatever is not refused: many services answer nothing to what
 /// they do not know.
 pub(super) async fn exchange(
-    peer: SocketAddr,
+    peer: &mut Peer,
     send: &[u8],
     expect: Option<&Expect>,
     deadline: Instant,
     timeout: Duration,
 ) -> Result<(), Fault> {
-    let socket = connected(peer).await?;
-    socket.send(send).await.map_err(|error| fault("send", &error))?;
-    let mut buffer = [0; MOST_BYTES];
+    match tokio::time::timeout_at(deadline, peer.send(send)).await {
+        Ok(sent) => sent?,
+        Err(_) => return Err(peer.silent(timeout)),
+    }
     let mut wrong = None;
     loop {
-        match tokio::time::timeout_at(deadline, socket.recv(&mut buffer)).await {
-            Ok(Ok(len)) => {
-                let answer = buffer.get(..len).unwrap_or_default();
-                match expect {
-                    Some(expect) if !expect.is_in(answer) => wrong = Some(expect.missing_in(answer)),
-                    _ => return Ok(()),
-                }
-            }
-            Ok(Err(error)) => return Err(fault("receive", &error)),
+        match tokio::time::timeout_at(deadline, peer.receive()).await {
+            Ok(Ok(answer)) => match expect {
+                Some(expect) if !expect.is_in(&answer) => wrong = Some(expect.missing_in(&answer)),
+                _ => return Ok(()),
+            },
+            Ok(Err(fault)) => return Err(fault),
             Err(_) => {
                 return match (expect, wrong) {
                     (None, _) => Ok(()),
                     (Some(_), Some(why)) => Err(Fault::Theirs(why)),
-                    (Some(_), None) => Err(super::too_late(timeout)),
+                    (Some(_), None) => Err(peer.silent(timeout)),
                 };
             }
         }
     }
 }
 
-pub(super) async fn query(peer: SocketAddr, query: &Query) -> Result<(), Fault> {
-    let socket = connected(peer).await?;
-    let id = random();
-    socket.send(&query.bytes(id)).await.map_err(|error| fault("send", &error))?;
-    let mut buffer = [0; MOST_BYTES];
-    loop {
-        let len = socket.recv(&mut buffer).await.map_err(|error| fault("receive", &error))?;
-        if let Some(judged) = query.judge(id, buffer.get(..len).unwrap_or_default()) {
-            return judged.map_err(Fault::Theirs);
+pub(super) async fn query(peer: &mut Peer, query: &Query, deadline: Instant, timeout: Duration) -> Result<(), Fault> {
+    let asked = async {
+        let id = random();
+        peer.send(&query.bytes(id)).await?;
+        loop {
+            if let Some(judged) = query.judge(id, &peer.receive().await?) {
+                return judged.map_err(Fault::Theirs);
+            }
         }
+    };
+    match tokio::time::timeout_at(deadline, asked).await {
+        Ok(judged) => judged,
+        Err(_) => Err(peer.silent(timeout)),
     }
 }
 
@@ -81,10 +120,13 @@ pub(super) async fn ping(address: IpAddr) -> Result<(), Fault> {
     }
 }
 
-async fn connected(peer: SocketAddr) -> Result<UdpSocket, Fault> {
-    let own: IpAddr = if peer.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    let socket = UdpSocket::bind((own, 0)).await;
-    let socket = socket.map_err(|error| Fault::Ours(format!("make a socket: {}", plain(&error))))?;
+/// A socket of the kernel's for this peer.
+pub(super) async fn connected(peer: SocketAddr, bound: Bound) -> Result<UdpSocket, Fault> {
+    let ours = |error: io::Error| Fault::Ours(format!("make a socket: {}", plain(&error)));
+    let domain = if peer.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
+    let socket = Socket::new(domain, Type::DGRAM.nonblocking(), Some(Protocol::UDP)).map_err(ours)?;
+    bound.bind(&socket2::SockRef::from(&socket), peer.is_ipv4()).map_err(ours)?;
+    let socket = UdpSocket::from_std(socket.into()).map_err(ours)?;
     socket.connect(peer).await.map_err(|error| fault("connect", &error))?;
     Ok(socket)
 }

@@ -1,6 +1,7 @@
 //! Handshakes, and what a certificate must say. Who has signed it is not looked at: real servers have certificates of
 //! their own making more often than not.
 
+use super::stream::Connection;
 use super::{Fault, fault};
 use marca_config::model;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -11,10 +12,9 @@ use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-pub(super) type Stream = tokio_rustls::client::TlsStream<TcpStream>;
+pub(super) type Stream = tokio_rustls::client::TlsStream<Connection>;
 
 /// What is said by ALPN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +52,7 @@ impl Wish {
         Ok(Self { asked, certified, expiry: wanted.expiry, speaks })
     }
 
-    pub async fn shake_hands(&self, stream: TcpStream, address: IpAddr) -> Result<Stream, Fault> {
+    pub async fn shake_hands(&self, stream: Connection, address: IpAddr) -> Result<Stream, Fault> {
         let asked = self.asked.clone().unwrap_or_else(|| ServerName::IpAddress(address.into()));
         let connector = TlsConnector::from(Arc::clone(config(self.speaks)));
         let stream = connector.connect(asked, stream).await.map_err(|error| match error.get_ref() {
