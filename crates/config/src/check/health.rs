@@ -1,7 +1,9 @@
 //! Health checks against the service that they are of.
 
 use crate::diagnostic::{Diagnostic, quoted};
-use crate::draft::{CheckDraft, MarkDraft, Reach, ServiceDraft, UnknownPort, checked_ports, forward_of, members, reach, vips_of};
+use crate::draft::{
+    CheckDraft, MarkDraft, Reach, ServiceDraft, UnknownPort, checked_ports, forward_of, members, reach, vips_of,
+};
 use crate::model::{Check, CheckPolicy, Forward, MAX_PARTS, MemberPort, Talk, Udp, Via};
 
 pub(super) fn check(service: &ServiceDraft, marks: &[MarkDraft], found: &mut Vec<Diagnostic>) {
