@@ -34,7 +34,8 @@ impl Request {
     pub fn new(wanted: &Http, target: &Target) -> Result<Self, &'static str> {
         let usual = if wanted.tls.is_some() { 443 } else { 80 };
         let port = target.check.port.filter(|port| *port != usual);
-        let address = match target.address {
+        // What a client would ask for.
+        let address = match target.through.map_or(target.address, |through| through.vip) {
             IpAddr::V4(address) => address.to_string(),
             IpAddr::V6(address) => format!("[{address}]"),
         };
