@@ -204,6 +204,9 @@ fn in_words(health: &HealthStatus, checks: &[String]) -> Vec<String> {
     let mut words: Vec<String> = health.failures.iter().map(fails).collect();
     let is_good = |check: &&String| !health.failures.iter().any(|failure| failure.check == **check);
     words.extend(checks.iter().filter(is_good).map(|check| format!("{check} good")));
+    if !health.without_ports.is_empty() {
+        words.push(format!("no new connections to {}", health.without_ports.join(" ")));
+    }
     words.extend(health.weight.map(|weight| format!("weight {weight}")));
     words
 }
