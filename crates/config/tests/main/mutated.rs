@@ -18,8 +18,8 @@ fn good() -> Vec<String> {
     let root = own.join("../..");
     let mut texts: Vec<String> = files(&own.join("tests/good"), "toml").iter().map(read).collect();
     texts.extend(files(&own.join("tests/warned"), "toml").iter().map(read));
-    texts.push(read(&root.join("packaging/example.toml")));
-    let demo = read(&root.join("crates/testkit/src/bin/marca-demo.rs"));
+    texts.push(read(root.join("packaging/example.toml")));
+    let demo = read(root.join("crates/testkit/src/bin/marca-demo.rs"));
     texts.extend(demo.split("r#\"").skip(1).filter_map(|rest| rest.split_once("\"#")).map(|(text, _)| text.to_owned()));
     let mut pages = files(&root.join("docs"), "md");
     pages.extend(files(&root.join("docs/howto"), "md"));
