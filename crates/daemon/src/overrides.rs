@@ -6,7 +6,7 @@
 
 use crate::standings::Meant;
 use jiff::Timestamp;
-use marca_config::plan::{Plan, RealPlan, ServicePlan, Standing};
+use marca_config::plan::{Plan, RealPlan, Role, ServicePlan, Standing};
 use marca_config::text::duration;
 use marca_tables::ids::real_key;
 use serde::{Deserialize, Serialize};
@@ -281,6 +281,12 @@ impl Override {
 
     fn apply(&self, real: &RealPlan) -> RealPlan {
         let weight = self.weight.map_or(real.weight, |(weight, _)| weight);
+        if real.role == Role::Sorry {
+            // It has no weight of its own, and nobody but clients that nobody else takes.
+            let takes_nobody = self.duty.is_some() || self.weight.is_some_and(|(weight, _)| weight == 0);
+            let standing = if takes_nobody { Standing::Drained } else { real.standing };
+            return RealPlan { standing, ..real.clone() };
+        }
         match self.duty {
             None => RealPlan { weight, ..real.clone() },
             Some((Duty::Drained, _)) => RealPlan { weight: 0, ..real.clone() },

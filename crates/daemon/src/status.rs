@@ -7,7 +7,7 @@ use crate::place::{Place, PlaceError, State};
 use crate::standings::{Cause, Draining, Health, Standings};
 use jiff::Timestamp;
 use marca_config::model::{Availability, BelowQuorum, Config, Selector, Service};
-use marca_config::plan::{Family, Plan, RealPlan, Role, ServicePlan};
+use marca_config::plan::{Family, Plan, RealPlan, Role, ServicePlan, Standing};
 use marca_engine::layout::{Traffic, real_flags};
 use marca_engine::schedule::threshold;
 use marca_tables::classifier;
@@ -235,6 +235,7 @@ impl Running {
         let state = match flags {
             _ if flags & real_flags::DOWN != 0 => "down",
             _ if said.is_some_and(|said| said.duty.is_some_and(|(duty, _)| duty == Duty::Disabled)) => "disabled",
+            _ if real.role == Role::Sorry && real.standing == Standing::Drained => "drained",
             _ if flags & real_flags::UP != 0 && real.role == Role::Sorry => "serving",
             _ if flags & real_flags::UP == 0 && real.role == Role::Sorry => "standby",
             _ if flags & real_flags::UP == 0 && causes.contains(&Cause::Waiting) => "waiting",
@@ -242,7 +243,9 @@ impl Running {
             _ if real.weight == 0 || checked.is_some_and(|health| health.weight == Some(0)) => "draining",
             _ => "up",
         };
-        let is_checked = !service.checks.is_empty() && real.role == Role::Regular;
+        // Whom an operator has taken out of service nobody asks.
+        let is_out = real.standing == Standing::Drained;
+        let is_checked = !service.checks.is_empty() && real.role == Role::Regular && !is_out;
         let draining = self.standings.draining(service, real).filter(|_| state == "draining");
         ServerStatus {
             name: real.name.clone(),
@@ -466,7 +469,7 @@ pub struct ServerStatus {
     pub causes: Vec<String>,
     /// Until its persistent clients move, if there is a deadline.
     pub seconds_left: Option<u64>,
-    /// What its checks say; null: it has none.
+    /// What its checks say; null: it has none, or is disabled.
     pub health: Option<HealthStatus>,
     /// Thresholds as configured; 0: none.
     pub upper: u32,

@@ -161,6 +161,9 @@ fn whoever_listens_hears_what_happens_and_what_it_has_missed() {
     let (kind, event) = missed();
     assert_eq!((kind.as_str(), &event["id"], &event["text"]), ("health", &json!(1), &json!("shop/web1 has failed")));
     assert_eq!((&event["service"], &event["server"]), (&json!("shop"), &json!("web1")));
+    let (kind, event) = missed();
+    assert_eq!((kind.as_str(), &event["service"], &event["server"]), ("quorum", &json!("shop"), &Value::Null));
+    assert!(event["text"].as_str().unwrap().starts_with("shop is below its quorum for IPv4"), "{event}");
     site.marca_done(&["restore", "web1"]);
     // Between them, what that means to the service.
     while missed().1["text"] != "shop/web1 serves again" {}
@@ -181,4 +184,57 @@ fn whoever_listens_hears_what_happens_and_what_it_has_missed() {
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
     wait_until("nobody answers", || UnixStream::connect(site.run_dir().join("control")).is_err());
     assert_eq!(site.status().daemon(), None, "the tables go on counting");
+}
+
+#[test]
+fn members_of_the_group_may_ask_and_others_may_not() {
+    const GROUP: &str = "4242";
+    let mut site = Site::routed("api group", 1);
+    let groups = site.dir.join("group");
+    let usual = std::fs::read_to_string("/etc/group").unwrap();
+    let others: String =
+        usual.lines().filter(|line| !line.starts_with("marca:")).map(|line| format!("{line}\n")).collect();
+    std::fs::write(&groups, format!("{others}marca:x:{GROUP}:\n")).unwrap();
+    site.groups = Some(groups);
+    site.options = vec!["--log-format", "json"];
+    site.run(&configuration(&site, &[1]));
+    let as_nobody = |groups: &[&str], arguments: &[&str]| {
+        let mut command = site.net.director().command("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--no-new-privs"]).args(groups).arg(crate::site::MARCA);
+        site.with_place(command, arguments).output().unwrap()
+    };
+    let member = format!("--groups={GROUP}");
+    let said = |output: &std::process::Output| String::from_utf8_lossy(&output.stdout).into_owned();
+    let status = as_nobody(&[&member], &["status", "--json"]);
+    let status: Value = serde_json::from_str(&said(&status)).unwrap_or_else(|error| panic!("{error}: {status:?}"));
+    assert_eq!(status["services"][0]["name"], "shop");
+    let drained = as_nobody(&[&member], &["drain", "web1"]);
+    assert_eq!(said(&drained), "shop/web1 drains\n", "{drained:?}");
+    let top = as_nobody(&[&member], &["top", "--once"]);
+    assert!(top.status.success() && said(&top).contains("shop"), "{top:?}");
+    for arguments in [&["status"][..], &["undrain", "web1"]] {
+        let refused = as_nobody(&["--clear-groups"], arguments);
+        assert!(!refused.status.success(), "{refused:?}");
+        let why = String::from_utf8_lossy(&refused.stderr).to_lowercase();
+        assert!(why.contains("permission denied") || why.contains("may not"), "{why}");
+    }
+    assert_eq!(site.status().0["services"][0]["servers"][0]["state"], "draining");
+
+    // Each line that it has written is an object, whatever it is about.
+    site.marca_done(&["undrain", "web1"]);
+    site.write("faulty");
+    assert_eq!(site.marca(&["reload"]).status.code(), Some(2));
+    let said = site.terminate();
+    let lines: Vec<Value> = said
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}\n{said}")))
+        .collect();
+    for part in ["ready: data plane loaded", "shop/web1 is no longer drained", "nothing was changed", "the daemon ends"]
+    {
+        let has = |line: &&Value| line["message"].as_str().is_some_and(|message| message.contains(part));
+        let line = lines.iter().find(has).unwrap_or_else(|| panic!("{part} is not in {said}"));
+        assert!(line["timestamp"].as_str().is_some_and(|at| at.ends_with('Z')), "{line}");
+        let level = if part == "nothing was changed" { "ERROR" } else { "INFO" };
+        assert_eq!(line["level"], level, "{line}");
+    }
 }

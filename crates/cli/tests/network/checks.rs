@@ -190,3 +190,96 @@ fn write_script(site: &Site, text: &str) {
     fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).unwrap();
     fs::rename(&new, site.dir.join("check")).unwrap();
 }
+
+/// A script that waits until there is a verdict, its exit code, in a file; and counts how often each server is asked.
+fn write_script_of_verdicts(site: &Site) -> String {
+    let dir = site.dir.display().to_string();
+    write_script(
+        site,
+        &format!(
+            "echo >> {dir}/asked.$MARCA_ADDRESS\n\
+             while ! verdict=$(cat {dir}/verdict.$MARCA_ADDRESS {dir}/verdict 2>/dev/null | head -n 1) || [ -z \"$verdict\" ]; do \
+             sleep 0.02; done\nexit $verdict"
+        ),
+    );
+    let script = site.dir.join("check");
+    format!("check = {{ script = '{}', interval = '100ms', timeout = '60s', rise = 2, fall = 2 }}", script.display())
+}
+
+fn write_verdict(site: &Site, file: &str, code: Option<u8>) {
+    let (new, file) = (site.dir.join("new-verdict"), site.dir.join(file));
+    match code {
+        Some(code) => {
+            fs::write(&new, format!("{code}\n")).unwrap();
+            fs::rename(&new, file).unwrap();
+        }
+        None => fs::remove_file(file).unwrap(),
+    }
+}
+
+#[test]
+fn until_the_first_verdict_a_server_is_what_start_says() {
+    let mut site = Site::routed("start", 2);
+    let _farm = site.serve();
+    let check = write_script_of_verdicts(&site);
+    let config = |start: &str| configuration(&site, &format!("start = '{start}'\n{check}"));
+    let [down, up, last] = ["down", "up", "last"].map(config);
+    let asked = |site: &Site| site.try_ask(site.net.client_address(0).v4, &format!("http://{}/", VIPS[0].v4));
+    site.run(&down);
+    assert_eq!(states(&site), ["waiting", "waiting"]);
+    assert!(asked(&site).is_err(), "nobody takes clients yet");
+    write_verdict(&site, "verdict", Some(0));
+    wait_until("they are up", || states(&site) == ["up", "up"]);
+    asked(&site).unwrap();
+    write_verdict(&site, "verdict", Some(1));
+    wait_until("they are down", || states(&site) == ["down", "down"]);
+    // Nobody says anything any more.
+    write_verdict(&site, "verdict", None);
+    site.crash();
+    site.run(&last);
+    assert_eq!(states(&site), ["down", "down"], "as they were");
+    site.crash();
+    site.run(&up);
+    assert_eq!(states(&site), ["up", "up"], "until they are said to be otherwise");
+    asked(&site).unwrap();
+    write_verdict(&site, "verdict", Some(1));
+    wait_until("the first answer decides", || states(&site) == ["down", "down"]);
+    write_verdict(&site, "verdict", None);
+    site.crash();
+    site.run(&down);
+    assert_eq!(states(&site), ["waiting", "waiting"], "whatever they were");
+    write_verdict(&site, "verdict", Some(0));
+    wait_until("they are up", || states(&site) == ["up", "up"]);
+}
+
+#[test]
+fn whom_an_operator_has_disabled_nobody_asks_until_it_is_enabled() {
+    let mut site = Site::routed("check disabled", 2);
+    let _farm = site.serve();
+    let check = write_script_of_verdicts(&site);
+    write_verdict(&site, "verdict", Some(0));
+    site.run(&configuration(&site, &check));
+    let [first, second] = [0, 1].map(|index| site.net.server_address(index).v4);
+    let asked = |site: &Site, address: std::net::Ipv4Addr| {
+        fs::read_to_string(site.dir.join(format!("asked.{address}"))).map_or(0, |text| text.len())
+    };
+    // It is ill when it is taken out of service, and well when it comes back.
+    write_verdict(&site, &format!("verdict.{first}"), Some(1));
+    wait_until("web1 is down", || states(&site) == ["down", "up"]);
+    site.marca_done(&["disable", "web1"]);
+    wait_until("a question that was on its way has ended", || {
+        let before = asked(&site, first);
+        std::thread::sleep(std::time::Duration::from_millis(250));
+        asked(&site, first) == before
+    });
+    let (before, of_other) = (asked(&site, first), asked(&site, second));
+    wait_until("the other one is asked as before", || asked(&site, second) > of_other + 3);
+    assert_eq!(asked(&site, first), before);
+    assert!(servers(&site)[0]["health"].is_null());
+    write_verdict(&site, &format!("verdict.{first}"), Some(0));
+    site.marca_done(&["enable", "web1"]);
+    wait_until("web1 is up", || states(&site) == ["up", "up"]);
+    assert_eq!(asked(&site, first) - before, 1, "the first answer decides");
+    wait_until("and goes on", || asked(&site, first) > before + 2);
+    assert_eq!(answers(&site), ["web1", "web2"]);
+}

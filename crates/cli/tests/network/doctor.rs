@@ -48,6 +48,10 @@ fn each_thing_that_is_broken_on_a_director_is_found_with_what_mends_it() {
     director.sysctl(&format!("net.ipv4.conf.{IN}.rp_filter"), 1).unwrap();
     ip(&format!("addr del {vip}/32 dev {OUT}"));
     ip(&format!("link set {OUT} mtu 1400"));
+    let set = "table inet test2 { set vips { type ipv4_addr; flags interval; elements = { VIP-VIP }; }; chain forward { type filter hook \
+               forward priority 0; policy drop; ip daddr @vips drop; tcp dport 80 drop; }; }";
+    let set = director.command("nft").arg(set.replace("VIP-VIP", &vip.to_string())).output().unwrap();
+    assert!(set.status.success(), "{}", String::from_utf8_lossy(&set.stderr));
     let rule =
         "table inet test { chain input { type filter hook input priority 0; ip daddr VIP tcp dport 80 drop; }; }";
     let nft = director.command("nft").arg(rule.replace("VIP", &vip.to_string())).output().unwrap();
@@ -60,6 +64,9 @@ fn each_thing_that_is_broken_on_a_director_is_found_with_what_mends_it() {
         ("fault vip", format!("{vip} is on no interface")),
         ("fault mtu", format!("ip link set {IN} mtu 1400")),
         ("warning firewall", format!("inet test input drops {vip}")),
+        ("warning firewall", format!("inet test2 forward drops {vip}: ip daddr @vips drop")),
+        ("note firewall", "inet test2 forward drops tcp/80, whoever has it: tcp dport 80 drop".into()),
+        ("note firewall", "inet test2 forward drops what is forwarded unless a rule lets it pass".into()),
     ] {
         assert!(has(&findings, start, &part), "{start}: {part}: {findings:#?}");
     }

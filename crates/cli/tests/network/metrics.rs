@@ -104,3 +104,39 @@ fn an_address_that_is_taken_keeps_nobody_from_forwarding() {
     drop(other);
     site.daemon_says("metrics are served on");
 }
+
+#[test]
+fn a_real_prometheus_scrapes_and_answers() {
+    let mut site = Site::routed("prometheus", 2);
+    let _servers = site.serve();
+    let config = configuration(&site, "listen = '127.0.0.1:9797'", &[1, 1]);
+    site.run(
+        &config.replace("ports = 'tcp/80'\n", "ports = 'tcp/80'\ncheck = { http = '/healthz', interval = '100ms' }\n"),
+    );
+    let (file, data) = (site.dir.join("prometheus.yml"), site.dir.join("prometheus"));
+    std::fs::write(
+        &file,
+        "global: { scrape_interval: 200ms, scrape_timeout: 200ms }\nscrape_configs:\n  - job_name: marca\n    static_configs:\n      \
+         - targets: ['127.0.0.1:9797']\n",
+    )
+    .unwrap();
+    let mut prometheus = site.net.director().command("prometheus");
+    prometheus.arg(format!("--config.file={}", file.display())).arg(format!("--storage.tsdb.path={}", data.display()));
+    let listen = ["--web.listen-address=127.0.0.1:9090", "--log.level=warn"];
+    let _prometheus = marca_testkit::topology::Process::spawn(prometheus.args(listen)).unwrap();
+    (0..6).for_each(|_| drop(site.ask(site.net.client_address(0).v4, &format!("http://{}/", host(VIPS[0].v4)))));
+    let query = |query: &str| -> Option<String> {
+        let mut curl = site.net.director().command("curl");
+        curl.args(["--silent", "--max-time", "10", "--get", "--data-urlencode", &format!("query={query}")]);
+        let output = curl.arg("http://127.0.0.1:9090/api/v1/query").output().unwrap();
+        let answer: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
+        Some(answer["data"]["result"][0]["value"][1].as_str()?.to_owned())
+    };
+    let answers = |text: &str, value: &str| wait_until(text, || query(text).as_deref() == Some(value));
+    answers("up{job=\"marca\"}", "1");
+    answers("sum(marca_service_connections_total{service=\"shop\"})", "6");
+    answers("marca_server_check_up{service=\"shop\",server=\"web2\",check=\"http/80 /healthz\"}", "1");
+    answers("count(marca_server_up == 1)", "2");
+    answers("sum(rate(marca_checks_total{result=\"good\"}[10s])) > bool 1", "1");
+    answers("marca_table_age_seconds{table=\"flows\"} < bool 60", "1");
+}

@@ -89,3 +89,45 @@ fn the_sorry_server_serves_until_the_quorum_is_back() {
     assert!(error.contains("refused"), "{error}");
     assert!(site.status().reason("refused") > 0);
 }
+
+#[test]
+fn drains_and_weights_by_hand_lose_the_quorum_and_a_drained_sorry_server_takes_nobody() {
+    let mut site = Site::routed("quorum hand", 3);
+    let _servers = site.serve();
+    site.run(&configuration(&site, &[1, 1]));
+    let v4 = IpAddr::from(VIPS[0].v4);
+    let net = Arc::clone(&site.net);
+    let ask = |site: &Site, index: usize| site.try_ask(net.client_address(index).v4, &format!("http://{}/", host(v4)));
+    let said = site.marca_done(&["drain", "web1"]);
+    assert!(
+        said.starts_with(
+            "shop/web1 drains\nshop is below its quorum for IPv4, 1 of 2 (weight): new clients go to closed"
+        ),
+        "{said}"
+    );
+    assert_eq!(ask(&site, 1).unwrap().server, "web3");
+    assert_eq!(states(&site), ["draining", "up", "serving"]);
+    // A heavier one makes up for it.
+    let said = site.marca_done(&["weight", "web2", "2"]);
+    assert!(said.contains("shop has its quorum again for IPv4: 2 of 2 (weight)"), "{said}");
+    assert_eq!(ask(&site, 2).unwrap().server, "web2");
+    let said = site.marca_done(&["weight", "web2", "configured"]);
+    assert!(said.contains("shop is below its quorum"), "{said}");
+    assert_eq!(ask(&site, 3).unwrap().server, "web3");
+
+    for (away, back, state) in [
+        (["drain", "closed"].as_slice(), ["undrain", "closed"].as_slice(), "drained"),
+        (&["disable", "closed"], &["enable", "closed"], "disabled"),
+        (&["weight", "closed", "0"], &["weight", "closed", "configured"], "drained"),
+    ] {
+        site.marca_done(away);
+        assert_eq!(states(&site)[2], state, "{away:?}");
+        let error = ask(&site, 4).unwrap_err().to_string();
+        assert!(error.contains("refused"), "{away:?}: {error}");
+        site.marca_done(back);
+        assert_eq!(ask(&site, 4).unwrap().server, "web3", "{back:?}");
+    }
+    let said = site.marca_done(&["undrain", "web1"]);
+    assert!(said.contains("shop has its quorum again"), "{said}");
+    assert_eq!(states(&site), ["up", "up", "standby"]);
+}

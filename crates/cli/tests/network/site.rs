@@ -29,6 +29,10 @@ pub struct Site {
     pub state_dir: Option<PathBuf>,
     /// The daemon's clock on the wall is what this file says: a date, as libfaketime reads it.
     pub clock: Option<PathBuf>,
+    /// What the next daemon takes for /etc/group.
+    pub groups: Option<PathBuf>,
+    /// Options of the next daemon beside the usual ones.
+    pub options: Vec<&'static str>,
     /// After which step the next daemon that is started dies by itself: see `marca_daemon::steps`.
     pub die_after: Option<String>,
 }
@@ -65,6 +69,8 @@ impl Site {
             attach: "xdp",
             state_dir: None,
             clock: None,
+            groups: None,
+            options: Vec::new(),
             die_after: None,
         };
         // What a run that was killed has left behind.
@@ -171,7 +177,16 @@ impl Site {
 
     fn spawn(&self, config: &str) -> Process {
         self.write(config);
-        let mut command = self.command(&["run"]);
+        let mut command = match &self.groups {
+            // In a mount namespace of its own, in which /etc/group is this file.
+            Some(file) => {
+                let mut command = self.net.director().command("unshare");
+                let script = "mount --bind \"$1\" /etc/group && shift && exec \"$@\"";
+                command.args(["--mount", "sh", "-c", script, "sh"]).arg(file).arg(MARCA);
+                self.with_place(command, &["run"])
+            }
+            None => self.command(&["run"]),
+        };
         if let Some(file) = &self.clock {
             command.env("LD_PRELOAD", "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1");
             command.env("FAKETIME_TIMESTAMP_FILE", file).env("FAKETIME_NO_CACHE", "1");
@@ -180,7 +195,7 @@ impl Site {
         if let Some(step) = &self.die_after {
             command.env(marca_daemon::steps::VARIABLE, step);
         }
-        Process::spawn(command.arg("--config").arg(self.file())).unwrap()
+        Process::spawn(command.args(&self.options).arg("--config").arg(self.file())).unwrap()
     }
 
     fn file(&self) -> PathBuf {
@@ -193,6 +208,16 @@ impl Site {
         fs::write(self.file(), without_checks(config)).unwrap();
     }
 
+    /// The same, and nothing else is in it.
+    pub fn write_as_it_is(&self, text: &str) {
+        fs::write(self.file(), text).unwrap();
+    }
+
+    /// What the daemon has written so far.
+    pub fn said(&self) -> String {
+        self.daemon.as_ref().expect("a daemon runs").output()
+    }
+
     /// Has the daemon read another configuration, which must be a good one; what it says.
     pub fn reload(&self, config: &str) -> String {
         self.write(config);
@@ -200,7 +225,11 @@ impl Site {
     }
 
     fn command(&self, arguments: &[&str]) -> std::process::Command {
-        let mut command = self.net.director().command(MARCA);
+        self.with_place(self.net.director().command(MARCA), arguments)
+    }
+
+    /// A command, and its options that say where the director's files are.
+    pub fn with_place(&self, mut command: std::process::Command, arguments: &[&str]) -> std::process::Command {
         command.args(arguments).arg("--run-dir").arg(self.run_dir()).arg("--pin-dir").arg(&self.pin_dir);
         if let Some(dir) = &self.state_dir {
             command.arg("--state-dir").arg(dir);

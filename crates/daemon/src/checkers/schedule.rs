@@ -45,6 +45,8 @@ pub(crate) struct Schedule {
     live: Live,
     /// The way of clients' packets, once somebody has asked for it.
     passages: Option<Arc<Passages>>,
+    /// Plans that have been followed.
+    orders: u64,
 }
 
 struct Entry {
@@ -85,6 +87,7 @@ impl Schedule {
             complained: Complaints::default(),
             live,
             passages: None,
+            orders: 0,
         }
     }
 
@@ -214,6 +217,12 @@ impl Schedule {
         let mut former: HashMap<Target, (u64, Entry)> =
             self.entries.drain().map(|(id, entry)| (entry.target.clone(), (id, entry))).collect();
         let before = before(&targets.members, &known);
+        // One that was not asked for a while, by an operator's hand: what was known of it is old.
+        let asked: HashSet<&str> = self.members.iter().map(|member| member.key.as_str()).collect();
+        let was_asked = |member: &&Member| self.orders == 0 || asked.contains(member.key.as_str());
+        let known_well = targets.members.iter().filter(was_asked);
+        let known_well: HashSet<usize> = known_well.flat_map(|member| member.targets.iter().copied()).collect();
+        self.orders += 1;
         // One that waits is asked first, whatever another run has known.
         let wait = targets.members.iter().filter(|member| waiting.contains(&member.key));
         let wait: HashSet<usize> = wait.flat_map(|member| member.targets.iter().copied()).collect();
@@ -227,7 +236,11 @@ impl Schedule {
                         true => Before::Known { up: true },
                         false => Before::Unknown { up: true },
                     };
-                    let entry = Entry::new(target, before.get(&place).copied(), unknown, now, self.chance.next());
+                    let former = before.get(&place).copied().map(|former| match former {
+                        Former::Failed(failure) if !known_well.contains(&place) => Former::Old(failure),
+                        former => former,
+                    });
+                    let entry = Entry::new(target, former, unknown, now, self.chance.next());
                     self.due.push(Reverse((entry.at, self.next_id)));
                     (self.next_id, entry)
                 }
@@ -296,6 +309,8 @@ impl Schedule {
 #[derive(Clone, Copy)]
 enum Former<'k> {
     Failed(&'k Failure),
+    /// Likewise, and that was a while ago: the first answer decides.
+    Old(&'k Failure),
     /// Its server is down, for what other checks have said; it is to stay so until these have spoken.
     Untold,
 }
@@ -377,6 +392,7 @@ impl Entry {
     fn new(target: Target, former: Option<Former<'_>>, unknown: Before, now: Instant, chance: u32) -> Self {
         let (before, failure) = match former {
             Some(Former::Failed(failure)) => (Before::Known { up: false }, Some((failure.why.clone(), failure.since))),
+            Some(Former::Old(failure)) => (Before::Unknown { up: false }, Some((failure.why.clone(), failure.since))),
             Some(Former::Untold) => {
                 let since = since_boot().unwrap_or_default();
                 (Before::Unknown { up: false }, Some(("it was down, and has not been asked since".into(), since)))

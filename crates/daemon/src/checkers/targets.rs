@@ -1,7 +1,7 @@
 //! What a plan wants asked: each question to one server and port once, whoever shares it.
 
 use marca_config::model::{Check, CheckPolicy, Forward, Via};
-use marca_config::plan::{CheckPlan, Family, Plan, RealPlan, Role, ServicePlan};
+use marca_config::plan::{CheckPlan, Family, Plan, RealPlan, Role, ServicePlan, Standing};
 use marca_proto::health::member::Policy;
 use marca_tables::ids::real_key;
 use std::collections::HashMap;
@@ -51,8 +51,9 @@ impl Targets {
         let mut places: HashMap<Target, usize> = HashMap::new();
         let mut members = Vec::new();
         for service in plan.services.iter().filter(|service| !service.checks.is_empty()) {
-            // A sorry server stands in whatever its state.
-            for real in service.reals.iter().filter(|real| real.role == Role::Regular) {
+            // A sorry server stands in whatever its state, and whom an operator has taken out of service gets nobody.
+            let is_asked = |real: &&RealPlan| real.role == Role::Regular && real.standing != Standing::Drained;
+            for real in service.reals.iter().filter(is_asked) {
                 let address = address(service, real);
                 let targets = service.checks.iter().map(|planned| {
                     let target = target(address, real, planned);
@@ -170,6 +171,15 @@ mod tests {
         );
         assert_eq!(shown(&of), ["192.0.2.10 tcp/80"]);
         assert_eq!((of.members[0].key.as_str(), of.members[0].weight), ("a/4/local", 2));
+    }
+
+    #[test]
+    fn whom_an_operator_has_taken_out_of_service_is_not_asked() {
+        let text = "[router]\noutside = 'eth0'\n[service.a]\nvip = '192.0.2.10'\nports = 'tcp/80'\n\
+                    [[service.a.server]]\naddress = '10.0.0.11'\n[[service.a.server]]\naddress = '10.0.0.12'\n";
+        let mut plan = Plan::of(&marca_config::load("marca.toml", text).unwrap().config).unwrap();
+        plan.services[0].reals[0].standing = Standing::Drained;
+        assert_eq!(shown(&Targets::of(&plan)), ["10.0.0.12 tcp/80"]);
     }
 
     #[test]

@@ -275,7 +275,8 @@ fn line_of_quorum(service: &ServicePlan, strength: &Strength) -> String {
     if !strength.is_below {
         return format!("{name} has its quorum again for {family}: {up} of {needed} ({measure})");
     }
-    let then = match (service.sorry(), service.below_quorum) {
+    let sorry = service.sorry().filter(|sorry| sorry.standing != Standing::Drained);
+    let then = match (sorry, service.below_quorum) {
         (Some(sorry), _) => format!("new clients go to {}", sorry.name),
         (None, BelowQuorum::Refuse) => "new clients are refused".into(),
         (None, BelowQuorum::Drop) => "new clients are dropped".into(),
