@@ -149,13 +149,25 @@ fn mode(config: &Config, facts: &Facts, link: &Link, report: &mut Report) {
             format!("attach = {{ {name} = \"tc\" }} under [router], then `marca stop --detach` and a new start"),
         ),
         Some(mode) => report.well("xdp", format!("{name} is met by {}", mode.name())),
-        None if asked == Attach::Xdp && !driver.is_some_and(|driver| NATIVE.contains(&driver)) => report.find(
-            Severity::Warning,
-            "xdp",
-            format!("{name} is to have XDP, and its driver ({}) is not known to have it", driver.unwrap_or("unknown")),
-            "without native XDP it gets the generic one, which is slower than TC",
-            "attach = \"auto\" under [router]",
-        ),
+        None if asked == Attach::Xdp
+            && !link.native_xdp.unwrap_or(driver.is_some_and(|driver| NATIVE.contains(&driver))) =>
+        {
+            report.find(
+                Severity::Warning,
+                "xdp",
+                match link.native_xdp {
+                    Some(_) => {
+                        format!("{name} is to have XDP, and its driver ({}) has none", driver.unwrap_or("unknown"))
+                    }
+                    None => {
+                        let driver = driver.unwrap_or("unknown");
+                        format!("{name} is to have XDP, and its driver ({driver}) is not known to have it")
+                    }
+                },
+                "without native XDP it gets the generic one, which is slower than TC",
+                "attach = \"auto\" under [router]",
+            )
+        }
         None => {}
     }
     if let Some(Mode::Native | Mode::Generic) = attached(facts, name)
@@ -171,7 +183,7 @@ fn mode(config: &Config, facts: &Facts, link: &Link, report: &mut Report) {
     }
 }
 
-/// Drivers with native XDP, of those that servers have: `grep -l ndo_bpf` in Linux 6.12's drivers/net.
+/// Where the kernel does not tell: drivers with native XDP, of those that servers have: `grep -l ndo_bpf` in Linux 6.12's drivers/net.
 const NATIVE: &[&str] = &[
     "atlantic",
     "bnxt_en",
@@ -623,6 +635,21 @@ mod tests {
         let listener = |address: &str| Listener { protocol: Protocol::Tcp, address: address.parse().unwrap() };
         assert_eq!(found("nat", |f| f.listeners.push(listener("192.0.2.10:80"))), [(Severity::Warning, "listener")]);
         assert_eq!(found("nat", |f| f.listeners.push(listener("192.0.2.10:22"))), []);
+    }
+
+    #[test]
+    fn a_driver_without_xdp_is_told_by_the_kernel_or_else_by_its_name() {
+        let (mut config, plan) = configured("nat");
+        config.router.attach = Attach::Xdp;
+        let of = |driver: &str, native_xdp| {
+            let mut facts = Facts { director: None, ..healthy() };
+            for link in &mut facts.links {
+                (link.driver, link.native_xdp, link.xdp) = (Some(driver.to_owned()), native_xdp, false);
+            }
+            examine(&config, &plan, &facts).findings.iter().filter(|finding| finding.check == "xdp").count()
+        };
+        assert_eq!((of("ixgbe", None), of("r8169", None)), (0, 2));
+        assert_eq!((of("new", Some(true)), of("ixgbe", Some(false))), (0, 2));
     }
 
     #[test]

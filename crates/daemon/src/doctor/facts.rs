@@ -49,6 +49,8 @@ pub struct Link {
     pub kind: Option<String>,
     /// Of hardware.
     pub driver: Option<String>,
+    /// Whether the driver has native XDP, if the kernel says so.
+    pub native_xdp: Option<bool>,
     pub addresses: Vec<IpNet>,
     /// It has an XDP program, whose ever.
     pub xdp: bool,

@@ -1,7 +1,7 @@
 //! Finds the facts out, in the network namespace of the calling thread. Decides nothing.
 
 use super::facts::{Director, Facts, Link, Listener, Rule, TcProgram, Unread};
-use crate::linux::{link, offload, sysctl};
+use crate::linux::{features, link, offload, sysctl};
 use crate::place::Place;
 use crate::status::Running;
 use aya::programs::{SchedClassifier, TcAttachType};
@@ -71,6 +71,7 @@ fn links(facts: &mut Facts) {
             carrier: flags.contains(&"LOWER_UP"),
             mtu: found["mtu"].as_u64().unwrap_or(0) as u32,
             kind: found["linkinfo"]["info_kind"].as_str().map(str::to_owned),
+            native_xdp: found["ifindex"].as_u64().and_then(|index| features::has_native_xdp(index as u32)),
             driver: driver.and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned())),
             addresses: found["addr_info"].as_array().into_iter().flatten().filter_map(net).collect(),
             xdp: !found["xdp"].is_null(),

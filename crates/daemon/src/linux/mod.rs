@@ -10,6 +10,7 @@
 //! | [`packets`] | packet sockets that send frames and hear packets past the kernel's TCP/IP |
 //! | `object` | the BPF object, and its programs loaded beside |
 //! | [`offload`] | the ethtool ioctl: offloads that break or weaken XDP |
+//! | [`features`] | generic netlink, `netdev`: whether a driver has native XDP |
 //! | [`sysctl`] | `/proc/sys/net` |
 //! | [`bpffs`] | the BPF file system |
 //! | [`data_plane`] | BPF programs and maps: loading, pinning, adopting |
@@ -25,6 +26,7 @@ pub mod attach;
 pub mod bpffs;
 pub mod data_plane;
 pub mod decap;
+pub mod features;
 pub mod file;
 pub(crate) mod link;
 pub mod network;
