@@ -224,9 +224,9 @@ fn detail(model: &Model) -> String {
             let upper =
                 if server.upper > 0 { format!(", at most {} connections", server.upper) } else { String::new() };
             let address = if server.addresses.is_empty() { "local".into() } else { joined(&server.addresses) };
-            let failing =
-                server.checks.iter().filter(|check| check.contains(" FAILS ")).map(|check| format!("; {check}"));
-            format!("{}: {address} by {}{upper}{}", server.name, server.forward, failing.collect::<String>())
+            let failing = server.checks.iter().filter(|check| check.contains(" FAILS "));
+            let failing: String = failing.map(|check| format!("{check}; ")).collect();
+            format!("{}: {failing}{address} by {}{upper}", server.name, server.forward)
         }),
         Page::Flows(..) => String::new(),
     }
