@@ -4,9 +4,12 @@ use crate::namespace::Namespace;
 use aya::programs::tc::{NlOptions, TcAttachOptions, qdisc_add_clsact};
 use aya::programs::{SchedClassifier, TcAttachType};
 use aya::{Ebpf, EbpfLoader};
+use marca_daemon::doctor::facts::TcProgram;
+use marca_daemon::doctor::gather::gather;
 use marca_daemon::linux::bpffs;
 use marca_daemon::linux::network::Network;
 use marca_daemon::linux::tc::{self, Kinds};
+use marca_daemon::place::Place;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -97,4 +100,33 @@ fn a_qdisc_that_others_use_stays() {
     assert!(!remove());
     near.run(|| entry(&mut theirs).unload()).unwrap();
     assert!(remove());
+}
+
+#[test]
+fn programs_of_others_and_what_drivers_can_do_are_found() {
+    let (near, far) = (Namespace::new("tc-others-near"), Namespace::new("tc-others-far"));
+    Namespace::connect((&near, "eth0", &[]), (&far, "eth0", &[]));
+    let nowhere = Place { pin_dir: "/sys/fs/bpf/marca-nowhere".into(), ..Place::default() };
+    let eth0 = || {
+        let facts = near.run(|| gather(&nowhere, Path::new("/nowhere")));
+        assert_eq!(facts.link("lo").unwrap().native_xdp, Some(false));
+        facts.link("eth0").unwrap().clone()
+    };
+    let before = eth0();
+    assert_eq!((before.native_xdp, before.programs, before.filters_out), (Some(true), vec![], 0));
+    // Any program is good enough to be somebody else's.
+    const OTHER: &str = "marca_judge_tc";
+    let mut other = EbpfLoader::new().load(marca_bpf::router()).unwrap();
+    let program: &mut SchedClassifier = other.program_mut(OTHER).unwrap().try_into().unwrap();
+    program.load().unwrap();
+    for way in [TcAttachType::Ingress, TcAttachType::Egress] {
+        let options = || TcAttachOptions::TcxOrder(aya::programs::LinkOrder::first());
+        near.run(|| program.attach_with_options("eth0", way, options())).unwrap();
+    }
+    let found = |out, first| TcProgram { name: OTHER.to_owned(), out, first };
+    assert_eq!(eth0().programs, [found(false, true), found(true, false)]);
+    // marca goes before them.
+    let pins = Pins::new();
+    near.run(|| tc::attach(entry(&mut loaded()), &pins.0, "eth0", Kinds::LinkElseFilter, &mut |_| Ok(()))).unwrap();
+    assert_eq!(eth0().programs, [found(false, false), found(true, false)]);
 }
