@@ -209,7 +209,7 @@ fn members_of_the_group_may_ask_and_others_may_not() {
     let status: Value = serde_json::from_str(&said(&status)).unwrap_or_else(|error| panic!("{error}: {status:?}"));
     assert_eq!(status["services"][0]["name"], "shop");
     let drained = as_nobody(&[&member], &["drain", "web1"]);
-    assert_eq!(said(&drained), "shop/web1 drains\n", "{drained:?}");
+    assert!(said(&drained).starts_with("shop/web1 drains\n"), "{drained:?}");
     let top = as_nobody(&[&member], &["top", "--once"]);
     assert!(top.status.success() && said(&top).contains("shop"), "{top:?}");
     for arguments in [&["status"][..], &["undrain", "web1"]] {

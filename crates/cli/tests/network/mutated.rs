@@ -1,6 +1,6 @@
 //! Faulty configurations, mutated from a good one, given to `marca check` and to a running daemon: what runs goes on.
 
-use crate::site::{ECHO, Site, host};
+use crate::site::{ECHO, MARCA, Site, host};
 use marca_testkit::mutation::Mutator;
 use marca_testkit::topology::VIPS;
 use std::fs;
@@ -35,7 +35,7 @@ fn whatever_file_a_daemon_is_given_it_goes_on_or_does_what_the_file_says() {
         let text = mutator.spoil(&good);
         fs::write(&other, &text).unwrap();
         site.write_as_it_is(&text);
-        let checked = site.marca(&["check", other.to_str().unwrap()]);
+        let checked = site.net.director().command(MARCA).arg("check").arg(&other).output().unwrap();
         let reloaded = site.marca(&["reload"]);
         let said = |output: &std::process::Output| String::from_utf8_lossy(&output.stderr).into_owned();
         let (of_check, of_reload) = (said(&checked), said(&reloaded));
