@@ -55,7 +55,7 @@ fn configurations(site: &Site) -> [String; 2] {
         "{}[[mark]]\nvalue = 7\nto = ['{}/128']\nfrom = ['2001:db8::/32']\n\
          [service.marked]\nmark = 7\n{TIMEOUTS}\n{}\
          [service.come]\nvip = '{}'\nports = ['tcp/8080']\n{TIMEOUTS}\n{}\
-         [service.shop]\nvip = '{}'\nports = ['tcp/80', 'tcp/443']\nscheduler = 'maglev'\npersist = '5m'\n{TIMEOUTS}\n{}{}{steady}",
+         [service.shop]\nvip = '{}'\nports = ['tcp/80', 'tcp/443']\nscheduler = 'maglev'\npersist = '1s'\n{TIMEOUTS}\n{}{}{steady}",
         site.router().replace(&format!("inside = ['{IN}']"), &format!("inside = ['{IN}', '{MORE}']")),
         second.v6,
         server("marked", 1, 1, IpAddr::is_ipv6),
@@ -292,6 +292,11 @@ fn under_load(stage: &mut Stage, work: impl FnOnce(&mut Stage, &Load)) {
         }
         wait_until("the load is there", || load.done.load(Relaxed) > 10);
         work(stage, load);
+        // What has left gives its number back when its connections have ended, whoever gave it that.
+        wait_until("numbers are free again", || {
+            let ids = place(&stage.site).state().unwrap().ids;
+            ids.leaving().count() + ids.leaving_services().count() == 0
+        });
     });
     assert_eq!(load.failures.into_inner().unwrap(), Vec::<String>::new());
     stage.site.crash();
