@@ -195,8 +195,9 @@ struct Stage {
 }
 
 impl Stage {
-    fn set(name: &str) -> Self {
+    fn set(name: &str, attach: &'static str) -> Self {
         let mut site = Site::routed(name, 3);
+        site.attach = attach;
         let director = site.net.director();
         for interface in [LESS, MORE] {
             let other = format!("{interface}-far");
@@ -250,7 +251,7 @@ fn of_each_kind(steps: &[String]) -> Vec<usize> {
 
 #[test]
 fn a_first_start_that_is_killed_after_any_kind_of_step_goes_without_trace_or_is_taken_up() {
-    let mut stage = Stage::set("killed first");
+    let mut stage = Stage::set("killed first", "xdp");
     let _servers = stage.site.serve();
     for (turn, number) in of_each_kind(&stage.steps.clone()).into_iter().enumerate() {
         stage.site.die_after = Some(format!("start {number}"));
@@ -305,7 +306,7 @@ fn under_load(stage: &mut Stage, work: impl FnOnce(&mut Stage, &Load)) {
 
 #[test]
 fn a_daemon_that_is_killed_after_any_step_of_a_reload_leaves_what_the_next_one_finishes_or_takes_back() {
-    let mut stage = Stage::set("killed reload");
+    let mut stage = Stage::set("killed reload", "xdp");
     under_load(&mut stage, |stage, load| {
         stage.site.crash();
         stage.site.die_after = Some("reload 0".into());
@@ -349,7 +350,7 @@ fn a_daemon_that_is_killed_after_any_step_of_a_reload_leaves_what_the_next_one_f
 
 #[test]
 fn a_start_that_is_killed_while_it_adopts_leaves_what_the_next_one_finishes() {
-    let mut stage = Stage::set("killed start");
+    let mut stage = Stage::set("killed start", "tc");
     under_load(&mut stage, |stage, load| {
         stage.site.crash();
         stage.site.die_after = Some("start 0".into());
