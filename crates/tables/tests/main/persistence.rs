@@ -7,6 +7,7 @@ use crate::director::{Director, SMALL, Seen};
 use crate::packet::{Segment, Way};
 use marca_config::model::{Protocol, Scheduler, Service};
 use marca_engine::tables::CellTable;
+use marca_tables::sweep::Counted;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -164,6 +165,24 @@ fn a_template_that_is_renewed_during_a_pass_outlives_the_pass() {
     director.now += crate::director::CLOCK.ticks(seconds(150));
     assert!(director.sweep.step(&director.memory, director.now, cells).1);
     assert_eq!(clients.go(&director, "198.51.100.1"), first, "its connection has lived all the time");
+}
+
+#[test]
+fn a_pass_counts_the_records_that_it_leaves() {
+    let mut director = Director::with(SMALL, &config([shop(Scheduler::Rr)]));
+    let mut clients = clients();
+    assert_eq!(director.sweep.counted(), None, "nobody has looked yet");
+    for number in 1..=5 {
+        clients.go(&director, &format!("198.51.100.{number}"));
+    }
+    director.pass();
+    let counted = director.sweep.counted().unwrap();
+    assert_eq!(counted, Counted::now(&director.memory));
+    assert!(counted.flows + counted.half_open >= 5 && counted.templates + counted.half_open >= 5, "{counted:?}");
+    // All of it times out.
+    director.wait(seconds(3000));
+    director.pass();
+    assert_eq!(director.sweep.counted(), Some(Counted::default()));
 }
 
 #[test]
