@@ -156,6 +156,8 @@ fn tables(site: &Site, config: &str) -> String {
         let number = ids.service(&plan.name, plan.family).unwrap();
         let cell = memory.services.get(number).unwrap();
         let service = cell.versions[(cell.current & 1) as usize];
+        // Its own number, or another one's.
+        let owner = u32::from(service.owner != number);
         let real = |number: u32| match number {
             NO_REAL => "nobody".to_owned(),
             number => memory.reals.get(number).map_or_else(|| "?".into(), |r| ip(r.family, &r.address).to_string()),
@@ -164,7 +166,7 @@ fn tables(site: &Site, config: &str) -> String {
         let servers: Vec<_> = servers.map(|server| (server.real, server.weight)).collect();
         let slots = (0..service.slots_len).filter_map(|index| memory.slots.at(service.slots + index));
         let slots: Vec<String> = slots.map(|slot| real(slot.get() as u32)).collect();
-        text += &format!("{} {:?}\n", plan.name, Service { servers: 0, slots: 0, ..service });
+        text += &format!("{} {:?}\n", plan.name, Service { servers: 0, slots: 0, owner, ..service });
         for (index, weight) in servers {
             let record = memory.reals.get(index).unwrap();
             assert_eq!(record.service, number, "{}", real(index));
@@ -232,7 +234,10 @@ impl Stage {
     /// Starts a daemon with one of the configurations, which comes to what is wanted.
     fn run(&mut self, which: usize, after: &str) {
         self.site.run(&self.configs[which]);
-        assert_eq!(snapshot(&self.site, &self.configs[which]), self.wanted[which], "{after}");
+        let is = snapshot(&self.site, &self.configs[which]);
+        let differing: Vec<(&str, &str)> =
+            std::iter::zip(is.lines(), self.wanted[which].lines()).filter(|(is, wanted)| is != wanted).collect();
+        assert!(is == self.wanted[which], "{after}: {differing:#?}");
     }
 
     /// Ends everything; nothing is left.
