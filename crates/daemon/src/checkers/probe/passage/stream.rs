@@ -1,5 +1,5 @@
 //! A TCP connection to a port of the VIP, by smoltcp: one interface with one socket for each, driven by whoever reads and
-//! writes. Bytes in and out for it are IP packets of a [`Conversation`].
+//! writes. Bytes in and out for it are IP packets of a `Conversation`.
 //!
 //! The checksums of what comes are not looked at: of packets that stay on this host (virtual machines, containers) nobody
 //! has made any, and of others the network card has looked at them.
