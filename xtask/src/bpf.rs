@@ -9,7 +9,7 @@ use std::{env, fs};
 /// The objects: file, and exported symbols. The rest of the archive falls away.
 fn objects() -> [(&'static str, Vec<&'static str>); 3] {
     let mut router = vec!["LICENSE", marca_bpf::ENTRY, marca_bpf::ENTRY_TC, marca_bpf::CLOCK];
-    router.extend(["PROGRAMS", "PROGRAMS_TC", "BETWEEN", "QUESTION"]);
+    router.extend(["PROGRAMS", "PROGRAMS_TC", "BETWEEN", "QUESTION", "TRAFFIC_STRIDE"]);
     router.extend(marca_bpf::TAIL_CALLS.iter().chain(marca_bpf::TAIL_CALLS_TC));
     router.extend(marca_bpf::MAPS);
     let real_server = vec!["LICENSE", marca_bpf::DECAP, marca_bpf::PASS, "DIRECTORS", "GUE_PORT", "DECAP_REASONS"];

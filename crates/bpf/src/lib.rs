@@ -26,10 +26,10 @@ pub fn bench() -> &'static [u8] {
 }
 
 macro_rules! tail_calls {
-    ($($name:literal,)*) => {
+    ($($name:literal,)* only xdp: $($only_xdp:literal,)*) => {
         /// Programs that the others call, in the order of their places in the map `PROGRAMS`: the engine's stages.
-        pub const TAIL_CALLS: &[&str] = &[$($name,)*];
-        /// The same for TC, in the map `PROGRAMS_TC`.
+        pub const TAIL_CALLS: &[&str] = &[$($name,)* $($only_xdp,)*];
+        /// The same for TC, in the map `PROGRAMS_TC`, as far as it has them.
         pub const TAIL_CALLS_TC: &[&str] = &[$(concat!($name, "_tc"),)*];
     };
 }
@@ -52,6 +52,9 @@ tail_calls! {
     "marca_choose",
     "marca_give",
     "marca_ftp",
+    only xdp:
+    "marca_serve",
+    "marca_remember",
 }
 pub const CLOCK: &str = "marca_clock";
 pub const DECAP: &str = "marca_decap";
@@ -87,5 +90,5 @@ pub const MAPS: [&str; 28] = [
     "ANSWERS",
     "ROUTES",
     "TRAFFIC",
-    "REASONS",
+    "PROCESSORS",
 ];

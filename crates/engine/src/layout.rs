@@ -47,6 +47,10 @@ pub mod limits {
     /// Slots looked at for a client whose slot's real server is over its threshold, before the list of the real
     /// servers: IPVS's whole table.
     pub const FALLBACKS: u32 = 256;
+    /// Shortcuts of a processor (104 KiB: they stay in a second-level cache); a power of two.
+    pub const SHORTCUTS: usize = 1 << 10;
+    /// Room for the counters of packets by reason; a power of two.
+    pub const REASONS: usize = 64;
     /// Prefixes of copied routes: some thousands of VIPs among them. A router with more (a full Internet table has a
     /// million) asks the kernel.
     pub const ROUTES: u32 = 1 << 16;
@@ -546,6 +550,85 @@ pub struct Fragment {
     pub way: Word64,
 }
 const _: () = assert!(size_of::<Fragment>() == 72);
+
+/// What each processor has for itself. Made of shared words only, so that safe code can write it; but for the daemon, which
+/// reads the counters and raises the generation, nobody else does.
+#[repr(C, align(8))]
+#[derive(Debug)]
+pub struct Processor {
+    pub shortcuts: [Shortcut; limits::SHORTCUTS],
+    /// How many times anything has been written on which shortcuts rest; see [`crate::shortcut`].
+    pub generation: Word32,
+    pub spare: Word32,
+    /// Packets by reason.
+    pub reasons: [Word64; limits::REASONS],
+    pub sight: Sight,
+}
+const _: () = assert!(size_of::<Processor>() == 8 + 64 * 8 + 40 + 1024 * 104);
+
+/// What becomes of one connection's packets in one direction. See [`crate::shortcut`].
+#[repr(C, align(8))]
+#[derive(Debug, Default)]
+pub struct Shortcut {
+    /// Source and destination of the packets, in memory order. 0: no shortcut.
+    pub addresses: Word64,
+    /// Their ports in memory order, and the protocol above.
+    pub flow: Word64,
+    /// The interface that they come in on.
+    pub arrives: Word32,
+    /// As in [`Processor`].
+    pub generation: Word32,
+    /// The connection's record.
+    pub record: Word32,
+    pub stamp: Word32,
+    /// The low half of its state.
+    pub state: Word32,
+    /// The last tick of the shortcut's life.
+    pub until: Word32,
+    /// The largest packet that the way takes.
+    pub mtu: Word32,
+    /// What is counted, which also says how the frame is changed.
+    pub reason: Word32,
+    /// Where the real server's traffic is counted.
+    pub traffic: Word32,
+    /// The interface that they leave by.
+    pub leaves: Word32,
+    /// The new MAC addresses, in memory order.
+    pub macs: [Word32; 3],
+    /// The new addresses and ports, in memory order.
+    pub source: Word32,
+    pub destination: Word32,
+    pub ports: Word32,
+    /// What they, and the time to live, change for the header's checksum; and for TCP's or UDP's. Both in 16 bits.
+    pub header_change: Word32,
+    pub transport_change: Word32,
+    /// Of a tunnel's outer header: the addresses, and the sum of all that is the same in each packet.
+    pub outer_source: Word32,
+    pub outer_destination: Word32,
+    pub outer_sum: Word32,
+    pub spare: Word32,
+}
+const _: () = assert!(size_of::<Shortcut>() == 104);
+
+/// What is known of a packet that takes no shortcut, from its programs' first to the last: which flow it is, and what has
+/// become of it.
+#[repr(C, align(8))]
+#[derive(Debug, Default)]
+pub struct Sight {
+    /// As in [`Shortcut`]. 0: it can have none.
+    pub addresses: Word64,
+    pub flow: Word64,
+    pub arrives: Word32,
+    /// Before anything was looked up.
+    pub generation: Word32,
+    /// The record that its way was read from; [`crate::flow::NO_RECORD`]: none, or the connection is not busy.
+    pub record: Word32,
+    pub real: Word32,
+    /// Its end.
+    pub reason: Word32,
+    pub leaves: Word32,
+}
+const _: () = assert!(size_of::<Sight>() == 40);
 
 record! {
     /// Traffic of a real server; one a CPU. Bytes are of IP packets, as IPVS counts them.

@@ -20,7 +20,8 @@
 //! | overhear | [`ftp`] | the data connection that an FTP control connection announces |
 //! | answer | [`answer`] | the frame made into an answer to its sender, where it goes no further |
 //!
-//! [`path`] walks them, in stages: `fast` for the packets that need no record written, others for the rest.
+//! [`path`] walks them, in stages: `fast` for the packets that need no record written, others for the rest. Packets of busy
+//! connections need not walk: see [`shortcut`].
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -47,13 +48,14 @@ pub mod rate;
 pub mod reason;
 pub mod route;
 pub mod schedule;
+pub mod shortcut;
 pub mod tables;
 pub mod wire;
 
 pub use packet::Packet;
 pub use path::{
-    Between, Outcome, Stage, Turn, Work, act, back, borrow, choose, fast, follow, full, give, hide, judge, overhear,
-    process, quote, relate, relay, tell, unwrap,
+    Between, Outcome, Stage, Turn, Work, act, back, borrow, choose, enter, fast, follow, full, give, hide, judge,
+    overhear, process, quote, relate, relay, remember, tell, unwrap,
 };
 pub use reason::{Action, Reason};
 pub use tables::Tables;

@@ -13,6 +13,9 @@ pub const FURTHEST: usize = 0x3ff;
 
 /// A frame. `N` is 2 at least: the verifier learns nothing from comparing the end of a single byte. Offsets count from the first byte of the Ethernet header, and move when the frame grows or shrinks.
 pub trait Packet {
+    /// Whether a frame is its bytes and nothing more: what was done to one can be done to another of the same flow.
+    const IS_BYTES: bool = true;
+
     /// The `N` bytes at `at`, or `None` when they are not all there.
     fn read<const N: usize>(&self, at: usize) -> Option<[u8; N]>;
 

@@ -1,5 +1,5 @@
-//! The packet's way from end to end, in stages. [`fast`] serves the packets that need no record written beyond its age;
-//! what it hands over goes through the other stages. In the kernel each stage is a program and handing over is a tail
+//! The packet's way from end to end, in stages. [`enter`] serves what may take a shortcut, [`fast`] the other packets that
+//! need no record written beyond its age; what that hands over goes through the other stages. In the kernel each stage is a program and handing over is a tail
 //! call, because a program has 512 bytes of stack; what lies between them is in [`Between`].
 
 use crate::answer::{self, Answer, Ask};
@@ -17,6 +17,7 @@ use crate::neighbour;
 use crate::packet::{FURTHEST, Packet};
 use crate::reason::{Action, Reason};
 use crate::schedule;
+use crate::shortcut;
 use crate::tables::{CellTable, Tables};
 use crate::wire::{self, ETHERTYPE_IPV4, ETHERTYPE_IPV6, FIN, Headers, RST, SYN};
 
@@ -62,6 +63,10 @@ pub enum Stage {
     Give = 13,
     /// [`overhear`]: what goes over an FTP control connection is read.
     Ftp = 14,
+    /// [`fast`]: the short way, of packets that have no shortcut.
+    Serve = 15,
+    /// [`remember`]: the packets that follow this one may take a shortcut.
+    Remember = 16,
     /// The way is over.
     Done = u32::MAX,
 }
@@ -90,9 +95,11 @@ impl Turn {
 /// A packet from end to end.
 pub fn process<P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Outcome {
     let mut between = Between::new();
-    let mut turn = fast(p, t);
+    let mut turn = enter(p, t);
     loop {
         turn = match turn.stage {
+            Stage::Serve => fast(p, t),
+            Stage::Remember => remember(p, t),
             Stage::Judge => judge(p, t, &mut between),
             Stage::Choose => choose(t, &mut between),
             Stage::Act => act(p, t, &mut between),
@@ -113,6 +120,26 @@ pub fn process<P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Outcome {
     }
 }
 
+/// Where every packet begins: the shortest way, if it has one.
+#[inline(always)]
+pub fn enter<P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Turn {
+    if P::IS_BYTES
+        && let Some(outcome) = shortcut::take(p, t)
+    {
+        return Turn::done(outcome);
+    }
+    Turn::to(Stage::Serve)
+}
+
+/// A packet that has been sent lays the shortcut for those that follow it.
+#[inline(always)]
+pub fn remember<P: Packet, T: Tables>(p: &P, t: &mut T) -> Turn {
+    match shortcut::remember(p, t) {
+        Some(outcome) => Turn::done(outcome),
+        None => finish(t, Err(Reason::Inconsistent)),
+    }
+}
+
 /// The short way: data of connections whose record, or slot, says where they go. What it hands over is as it came.
 #[inline(always)]
 pub fn fast<P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Turn {
@@ -124,7 +151,11 @@ pub fn fast<P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Turn {
             if known.touch != NO_RECORD
                 && let Some(cell) = t.cell(CellTable::Flows, known.touch)
             {
-                flow::touch(cell, t.now());
+                let now = t.now();
+                if P::IS_BYTES {
+                    shortcut::note(t, cell, known.touch, known.real, now);
+                }
+                flow::touch(cell, now);
             }
             send(p, t, &h, known.real, &known.way, false)
         }
@@ -132,7 +163,11 @@ pub fn fast<P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Turn {
     if let Err(Reason::TtlExceeded | Reason::TooBig | Reason::ServerFailed) = done {
         return Turn::to(Stage::Judge);
     }
-    finish(t, done)
+    let turn = finish(t, done);
+    if P::IS_BYTES && done.is_ok() && shortcut::is_wanted(t, &turn.outcome) {
+        return Turn::to(Stage::Remember);
+    }
+    turn
 }
 
 /// What a look found out.

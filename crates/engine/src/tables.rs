@@ -3,7 +3,7 @@
 use crate::layout::Word64;
 use crate::layout::{
     Address, AddressCell, Cell, Condition, Control, Destination, Fragment, Load, Neighbour, NextHop, PortCell,
-    RangeCell, Real, Server, Service, Slot, Vip,
+    Processor, RangeCell, Real, Server, Service, Slot, Vip,
 };
 use crate::reason::Reason;
 use crate::wire::Headers;
@@ -189,6 +189,9 @@ pub trait Tables: Sized {
 
     fn fragment(&self, index: u32) -> Option<&Fragment>;
 
+    /// This one's own; `None`: packets take no shortcuts.
+    fn processor(&self) -> Option<&Processor>;
+
     /// Of a group of clients: see [`crate::answer`].
     fn answers(&self, group: u32) -> Option<&Word64>;
     /// Of a service: see [`crate::rate`].
@@ -210,6 +213,10 @@ pub trait Tables: Sized {
     fn count_in(&mut self, real: u32, bytes: u32, new_connection: bool);
     /// A packet from a real server.
     fn count_out(&mut self, real: u32, bytes: u32);
+    /// Where this processor counts a real server's traffic.
+    fn traffic(&self, real: u32) -> u32;
+    /// A packet to a real server, or from it (`out`), by where its traffic is counted.
+    fn count_at(&self, place: u32, bytes: u32, out: bool);
     fn count(&mut self, reason: Reason);
     /// A new connection was one too many for its service.
     fn count_refused(&mut self, service: u32);

@@ -87,6 +87,7 @@ pub fn switch(memory: &Memory, written: &Written) {
         control.flags &= !control_flags::PREFIXES;
         memory.control.set(0, &control);
     }
+    memory.outdate_shortcuts();
 }
 
 /// Both halves, as they were written.

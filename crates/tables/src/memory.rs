@@ -5,7 +5,7 @@ use marca_config::model::{Limits, Scheduler};
 use marca_config::plan::Plan;
 use marca_engine::layout::{
     Address, AddressCell, Cell, Condition, Control, Destination, Fragment, LAYOUT_VERSION, Load, Neighbour, PortCell,
-    RangeCell, Real, Server, ServiceCell, Vip, Word64, control_flags, limits,
+    Processor, RangeCell, Real, Server, ServiceCell, Vip, Word64, control_flags, limits,
 };
 use marca_engine::schedule::{destination_hash, maglev, source_hash};
 use serde::{Deserialize, Serialize};
@@ -71,8 +71,8 @@ impl Capacity {
             && fits(self.reals, need.reals)
     }
 
-    /// Lengths by the names of the BPF maps.
-    pub fn maps(&self) -> [(&'static str, u32); 20] {
+    /// Lengths by the names of the BPF maps, on a machine with so many processors.
+    pub fn maps(&self, processors: u32) -> [(&'static str, u32); 21] {
         [
             ("CONTROL", 1),
             ("ADDRESSES", self.addresses * 2),
@@ -89,7 +89,8 @@ impl Capacity {
             ("SERVERS", self.servers),
             ("REALS", self.reals),
             ("LOADS", self.reals),
-            ("TRAFFIC", self.reals),
+            ("TRAFFIC", self.reals * processors),
+            ("PROCESSORS", processors),
             ("FLOWS", self.flows),
             ("HALF_OPEN", self.half_open),
             ("TEMPLATES", self.templates),
@@ -144,6 +145,7 @@ pub struct Memory {
     pub neighbours: Region<Neighbour>,
     pub fragments: Region<Fragment>,
     pub answers: Region<Word64>,
+    pub processors: Region<Processor>,
     /// A copy of the prefix table, which is the one that cannot be mapped.
     pub prefixes: Vec<Prefix>,
 }
@@ -179,6 +181,7 @@ impl Memory {
             neighbours: Region::on_heap(limits::NEIGHBOURS),
             fragments: Region::on_heap(limits::FRAGMENTS),
             answers: Region::on_heap(limits::ANSWERS),
+            processors: Region::on_heap(1),
             prefixes: Vec::new(),
         };
         memory.initialise(seed);
@@ -210,6 +213,13 @@ impl Memory {
     /// How long a fragmented packet is remembered, in ticks: see `marca_engine::fragment`.
     pub fn set_fragment_ticks(&self, ticks: u32) {
         self.control.set(0, &Control { fragment_ticks: ticks, ..self.control() });
+    }
+
+    /// Nobody takes a shortcut any more that rests on what has been written before.
+    pub fn outdate_shortcuts(&self) {
+        for processor in (0..self.processors.len()).filter_map(|number| self.processors.at(number)) {
+            processor.generation.add(1);
+        }
     }
 
     /// Until when packets may use the copied routes, in ticks; `holds` false: not at all.

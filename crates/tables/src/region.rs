@@ -3,7 +3,7 @@
 //! Records that only the daemon writes are copied in and out, a word of 64 bits at a time; records of shared words are
 //! handed out by reference.
 
-use marca_engine::layout::{Cell, Fragment, Load, Neighbour, Word64};
+use marca_engine::layout::{Cell, Fragment, Load, Neighbour, Processor, Word64};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use std::ffi::c_void;
 use std::marker::PhantomData;
@@ -43,6 +43,8 @@ unsafe impl SharedRecord for Fragment {}
 unsafe impl SharedRecord for Load {}
 // SAFETY: as above.
 unsafe impl SharedRecord for Neighbour {}
+// SAFETY: as above.
+unsafe impl SharedRecord for Processor {}
 // SAFETY: as above.
 unsafe impl SharedRecord for Word64 {}
 

@@ -166,6 +166,7 @@ impl<'p> Prepared<'p> {
                 real(memory, plan, index, changed);
             }
         }
+        memory.outdate_shortcuts();
     }
 
     /// Puts the services in force, one after the other, each by one store.
@@ -198,6 +199,7 @@ impl<'p> Prepared<'p> {
                 slot.or(slot_bits::CONSULT | slot_bits::FRESH);
             }
         }
+        memory.outdate_shortcuts();
     }
 }
 
@@ -210,6 +212,7 @@ pub fn end_leaving(memory: &Memory, ids: &Ids) {
         let new = Service { servers_len: 0, slots_len: 0, persist: 0, flags: 0, ..old };
         if new != old {
             switch(memory, number, cell, new);
+            memory.outdate_shortcuts();
         }
     }
 }
@@ -219,6 +222,7 @@ pub fn end_connections(memory: &Memory, real: u32) {
     let Some(mut record) = memory.reals.get(real) else { return };
     record.flags |= real_flags::DOWN;
     memory.reals.set(real, &record);
+    memory.outdate_shortcuts();
 }
 
 /// The next hop to a real server, as the daemon found it.
@@ -235,7 +239,8 @@ pub struct Hop {
 
 /// Tells packets the way to a real server.
 pub fn set_hop(memory: &Memory, real: u32, hop: &Hop) {
-    let Some(mut record) = memory.reals.get(real) else { return };
+    let Some(before) = memory.reals.get(real) else { return };
+    let mut record = before;
     record.interface = hop.interface;
     record.source_mac = hop.source_mac;
     record.mtu = hop.mtu;
@@ -249,7 +254,10 @@ pub fn set_hop(memory: &Memory, real: u32, hop: &Hop) {
         }
         None => record.flags &= !real_flags::RESOLVED,
     }
-    memory.reals.set(real, &record);
+    if record != before {
+        memory.reals.set(real, &record);
+        memory.outdate_shortcuts();
+    }
 }
 
 struct Writer<'a> {

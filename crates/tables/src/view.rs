@@ -3,7 +3,7 @@
 use crate::memory::Memory;
 use marca_engine::layout::{
     Address, AddressCell, Cell as Record, Condition, Control, Destination, Fragment, Load, Neighbour, PortCell,
-    RangeCell, Real, Server, Service, Slot, Traffic, V4, Vip, Word64,
+    Processor, RangeCell, Real, Server, Service, Slot, Traffic, V4, Vip, Word64,
 };
 use marca_engine::reason::Reason;
 use marca_engine::tables::{CellTable, Route, RouteQuery, Scan, Step, Tables};
@@ -19,11 +19,12 @@ pub struct View<'a> {
     /// Where replies to clients leave.
     pub route: Route,
     pub reasons: BTreeMap<&'static str, u64>,
-    pub traffic: BTreeMap<u32, Traffic>,
+    pub traffic: RefCell<BTreeMap<u32, Traffic>>,
     /// How many records of connections and templates were looked at.
     pub looks: Cell<u64>,
     /// New connections beyond their services' rate limits.
     pub refused: BTreeMap<u32, u64>,
+    processor: Option<&'a Processor>,
     steps: RefCell<Vec<Step>>,
 }
 
@@ -34,11 +35,18 @@ impl<'a> View<'a> {
             now,
             route: Route::None,
             reasons: BTreeMap::new(),
-            traffic: BTreeMap::new(),
+            traffic: RefCell::default(),
             looks: Cell::new(0),
             refused: BTreeMap::new(),
+            processor: None,
             steps: RefCell::default(),
         }
+    }
+
+    /// Packets take shortcuts, and lay them: for one thread at a time.
+    #[must_use]
+    pub fn with_shortcuts(self) -> Self {
+        Self { processor: self.memory.processors.at(0), ..self }
     }
 
     /// How many numbers of services there are.
@@ -143,6 +151,10 @@ impl Tables for View<'_> {
         self.memory.fragments.at(index)
     }
 
+    fn processor(&self) -> Option<&Processor> {
+        self.processor
+    }
+
     fn answers(&self, group: u32) -> Option<&Word64> {
         self.memory.answers.at(group)
     }
@@ -168,16 +180,28 @@ impl Tables for View<'_> {
     }
 
     fn count_in(&mut self, real: u32, bytes: u32, new_connection: bool) {
-        let traffic = self.traffic.entry(real).or_default();
-        traffic.in_packets += 1;
-        traffic.in_bytes += u64::from(bytes);
-        traffic.connections += u64::from(new_connection);
+        self.count_at(real, bytes, false);
+        self.traffic.get_mut().entry(real).or_default().connections += u64::from(new_connection);
     }
 
     fn count_out(&mut self, real: u32, bytes: u32) {
-        let traffic = self.traffic.entry(real).or_default();
-        traffic.out_packets += 1;
-        traffic.out_bytes += u64::from(bytes);
+        self.count_at(real, bytes, true);
+    }
+
+    fn traffic(&self, real: u32) -> u32 {
+        real
+    }
+
+    fn count_at(&self, real: u32, bytes: u32, out: bool) {
+        let mut traffic = self.traffic.borrow_mut();
+        let traffic = traffic.entry(real).or_default();
+        if out {
+            traffic.out_packets += 1;
+            traffic.out_bytes += u64::from(bytes);
+        } else {
+            traffic.in_packets += 1;
+            traffic.in_bytes += u64::from(bytes);
+        }
     }
 
     fn count(&mut self, reason: Reason) {

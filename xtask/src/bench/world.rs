@@ -2,15 +2,16 @@
 
 use super::cases::Case;
 use anyhow::{Context, Result, bail, ensure};
+use aya::Ebpf;
 use aya::maps::{MapData, ProgramArray};
 use aya::programs::{ProgramFd, TestRun, TestRunOptions, Xdp};
-use aya::{Ebpf, EbpfLoader};
 use marca_config::model::{Forward, Limits};
 use marca_config::plan::Plan;
 use marca_daemon::linux::bpffs;
 use marca_daemon::linux::data_plane::{self, Maps};
 use marca_daemon::linux::network::Network;
 use marca_daemon::routes::Routes;
+use marca_engine::Stage;
 use marca_tables::frame::Frame;
 use marca_tables::ids::Ids;
 use marca_tables::memory::{Capacity, Memory};
@@ -43,14 +44,7 @@ impl World {
         let limits = Limits { flows: (records * 4).max(default.flows), ..default };
         let capacity = Capacity::for_plan(&plan, &limits);
         let pins = Pins::new(number)?;
-        let mut loader = EbpfLoader::new();
-        for (name, len) in capacity.maps() {
-            loader.map_max_entries(name, len);
-        }
-        for name in marca_bpf::MAPS {
-            loader.map_pin_path(name, pins.0.join("maps").join(name));
-        }
-        let mut ebpf = loader.load(marca_bpf::router()).context("load the router's object")?;
+        let mut ebpf = data_plane::object(&pins.0.join("maps"), &capacity)?;
         let calls = load(&mut ebpf, cases.iter().any(Case::long_way))?;
         let now = now(&mut ebpf)?;
         let maps = Maps::open(&pins.0)?;
@@ -192,7 +186,8 @@ pub(super) fn load(ebpf: &mut Ebpf, long_way: bool) -> Result<ProgramArray<MapDa
         program(ebpf, name)?.load().with_context(|| format!("load {name}"))?;
     }
     let mut calls = ProgramArray::try_from(ebpf.take_map("PROGRAMS").context("PROGRAMS is missing")?)?;
-    for (place, name) in marca_bpf::TAIL_CALLS.iter().enumerate().filter(|_| long_way) {
+    let needed = |stage| long_way || [Stage::Serve as usize, Stage::Remember as usize].contains(&stage);
+    for (place, name) in marca_bpf::TAIL_CALLS.iter().enumerate().filter(|(stage, _)| needed(*stage)) {
         let program = program(ebpf, name)?;
         program.load().with_context(|| format!("load {name}"))?;
         calls.set(place as u32, program.fd()?, 0)?;

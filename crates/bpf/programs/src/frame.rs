@@ -10,8 +10,10 @@ pub struct Frame {
     pub ctx: *mut xdp_md,
 }
 
-/// Bytes that are moved four or two at a time: the kernel reads packets unaligned, but LLVM for BPF takes apart what is
+/// Bytes that are moved eight, four or two at a time: the kernel reads packets unaligned, but LLVM for BPF takes apart what is
 /// declared unaligned.
+#[repr(C, align(8))]
+pub struct Longs<const N: usize>(pub [u8; N]);
 #[repr(C, align(4))]
 pub struct Words<const N: usize>(pub [u8; N]);
 #[repr(C, align(2))]
@@ -58,7 +60,9 @@ impl Packet for Frame {
         let p = self.at::<N>(at)?;
         // SAFETY: N bytes of the packet, as `at` has checked; the kernel's machines read unaligned.
         Some(unsafe {
-            if N.is_multiple_of(4) {
+            if N.is_multiple_of(8) {
+                (p as *const Longs<N>).read().0
+            } else if N.is_multiple_of(4) {
                 (p as *const Words<N>).read().0
             } else if N.is_multiple_of(2) {
                 (p as *const Halves<N>).read().0

@@ -5,14 +5,14 @@
 use aya_ebpf::bindings::bpf_fib_lookup as FibLookup;
 use aya_ebpf::btf_maps::lpm_trie::Key as LpmKey;
 use aya_ebpf::btf_maps::{Array, LpmTrie, PerCpuArray, ProgramArray};
-use aya_ebpf::helpers::{bpf_fib_lookup, bpf_loop};
+use aya_ebpf::helpers::{bpf_fib_lookup, bpf_get_smp_processor_id, bpf_loop};
 use aya_ebpf::macros::btf_map;
 use core::ffi::c_void;
 use marca_engine::Between;
 use marca_engine::layout::Word64;
 use marca_engine::layout::{
     Address, AddressCell, Cell, Condition, Control, Destination, Fragment, Load, Neighbour, NextHop, PortCell,
-    RangeCell, Real, Server, Service, ServiceCell, Slot, TICK_SHIFT, Traffic, V4, Vip, limits,
+    Processor, RangeCell, Real, Server, Service, ServiceCell, Slot, TICK_SHIFT, Traffic, V4, Vip, limits,
 };
 use marca_engine::reason::Reason;
 use marca_engine::tables::{CellTable, Route, RouteQuery, Scan, Tables};
@@ -75,10 +75,11 @@ static ANSWERS: Array<Word64, { limits::ANSWERS as usize }, MMAP> = Array::new()
 /// Family, address, and a word of nothing that keeps the values aligned.
 #[btf_map]
 static ROUTES: LpmTrie<[u32; 6], NextHop, { limits::ROUTES as usize }> = LpmTrie::new();
+/// Of each processor a part of [`TRAFFIC_STRIDE`].
 #[btf_map]
-static TRAFFIC: PerCpuArray<Traffic, 2> = PerCpuArray::new();
+static TRAFFIC: Array<Traffic, 2, MMAP> = Array::new();
 #[btf_map]
-static REASONS: PerCpuArray<u64, { Reason::COUNT }> = PerCpuArray::new();
+static PROCESSORS: Array<Processor, 1, MMAP> = Array::new();
 /// For tail calls: the stages, at their numbers (`marca_engine::Stage`). The loader fills them (`marca_bpf::TAIL_CALLS`).
 #[btf_map]
 pub static PROGRAMS: ProgramArray<STAGES> = ProgramArray::new();
@@ -94,18 +95,25 @@ pub static BETWEEN: PerCpuArray<Between, 1> = PerCpuArray::new();
 pub static QUESTION: PerCpuArray<[u64; QUESTION_WORDS], 1> = PerCpuArray::new();
 const QUESTION_WORDS: usize = size_of::<FibLookup>() / size_of::<u64>();
 
+/// Real servers whose traffic is counted. Arrays with a part for each processor are mapped and found more cheaply than the
+/// kernel's own arrays for each processor. The loader sets it, and the verifier takes it for a constant.
+#[unsafe(no_mangle)]
+static TRAFFIC_STRIDE: u32 = 2;
+
 /// Room for that many stages.
-const STAGES: usize = 16;
+const STAGES: usize = 24;
 
 /// The maps, for one packet.
 pub struct Maps {
-    pub ctx: *mut c_void,
+    ctx: *mut c_void,
+    processor: u32,
 }
 
 impl Maps {
     #[inline(always)]
     pub fn new(ctx: *mut c_void) -> Self {
-        Self { ctx }
+        // SAFETY: a helper without preconditions.
+        Self { ctx, processor: unsafe { bpf_get_smp_processor_id() } }
     }
 }
 
@@ -220,6 +228,11 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn processor(&self) -> Option<&Processor> {
+        PROCESSORS.get(self.processor)
+    }
+
+    #[inline(always)]
     fn answers(&self, group: u32) -> Option<&Word64> {
         ANSWERS.get(group)
     }
@@ -282,8 +295,8 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn count_in(&mut self, real: u32, bytes: u32, new_connection: bool) {
-        if let Some(traffic) = TRAFFIC.get_ptr_mut(real) {
-            // SAFETY: this processor's own copy, and programs do not interrupt each other on one.
+        if let Some(traffic) = TRAFFIC.get_ptr_mut(self.traffic(real)) {
+            // SAFETY: this processor's own part, and programs do not interrupt each other on one.
             let traffic = unsafe { &mut *traffic };
             traffic.in_packets += 1;
             traffic.in_bytes += u64::from(bytes);
@@ -295,19 +308,40 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn count_out(&mut self, real: u32, bytes: u32) {
-        if let Some(traffic) = TRAFFIC.get_ptr_mut(real) {
-            // SAFETY: as in `count_in`.
-            let traffic = unsafe { &mut *traffic };
-            traffic.out_packets += 1;
-            traffic.out_bytes += u64::from(bytes);
-        }
+        self.count_at(self.traffic(real), bytes, true);
     }
 
     #[inline(always)]
     fn count(&mut self, reason: Reason) {
-        if let Some(count) = REASONS.get_ptr_mut(reason as u32) {
+        if let Some(Processor { reasons, .. }) = self.processor() {
+            let number = reason as usize;
+            // SAFETY: it is initialised. Volatile, or LLVM, which knows what reasons there are, leaves out the mask, by which
+            // the verifier sees it.
+            let number = unsafe { (&raw const number).read_volatile() };
+            let count = &reasons[number & (limits::REASONS - 1)];
+            count.set(count.get() + 1);
+        }
+    }
+
+    #[inline(always)]
+    fn traffic(&self, real: u32) -> u32 {
+        // SAFETY: a static. Volatile, or LLVM takes what stands there for what the loader has put there.
+        let stride = unsafe { (&raw const TRAFFIC_STRIDE).read_volatile() };
+        if real < stride { self.processor * stride + real } else { u32::MAX }
+    }
+
+    #[inline(always)]
+    fn count_at(&self, place: u32, bytes: u32, out: bool) {
+        if let Some(traffic) = TRAFFIC.get_ptr_mut(place) {
             // SAFETY: as in `count_in`.
-            unsafe { *count += 1 }
+            let traffic = unsafe { &mut *traffic };
+            if out {
+                traffic.out_packets += 1;
+                traffic.out_bytes += u64::from(bytes);
+            } else {
+                traffic.in_packets += 1;
+                traffic.in_bytes += u64::from(bytes);
+            }
         }
     }
 
@@ -339,6 +373,6 @@ pub fn ticks() -> u32 {
 extern "C" fn visit<S: Scan<Maps>>(index: u32, visitor: *mut S) -> i64 {
     // SAFETY: `scan` passes its visitor and waits.
     let visitor = unsafe { &mut *visitor };
-    let maps = Maps { ctx: core::ptr::null_mut() };
+    let maps = Maps { ctx: core::ptr::null_mut(), processor: 0 };
     if visitor.visit(&maps, index) { 0 } else { 1 }
 }

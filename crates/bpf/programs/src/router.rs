@@ -13,11 +13,27 @@ use marca_engine::{Action, Between, Outcome, Packet, Stage, Turn};
 #[xdp(frags)]
 pub fn marca(ctx: XdpContext) -> u32 {
     let mut frame = Frame { ctx: ctx.ctx };
+    let turn = marca_engine::enter(&mut frame, &mut Maps::new(ctx.ctx.cast()));
+    go_on(&frame, turn)
+}
+
+/// The packets that have no shortcut.
+#[xdp(frags)]
+pub fn marca_serve(ctx: XdpContext) -> u32 {
+    let mut frame = Frame { ctx: ctx.ctx };
     let turn = marca_engine::fast(&mut frame, &mut Maps::new(ctx.ctx.cast()));
     go_on(&frame, turn)
 }
 
-/// The same in TC.
+/// They lay shortcuts for those that follow.
+#[xdp(frags)]
+pub fn marca_remember(ctx: XdpContext) -> u32 {
+    let frame = Frame { ctx: ctx.ctx };
+    let turn = marca_engine::remember(&frame, &mut Maps::new(ctx.ctx.cast()));
+    go_on(&frame, turn)
+}
+
+/// The entry in TC, where packets have no shortcuts.
 #[classifier]
 pub fn marca_tc(ctx: TcContext) -> i32 {
     let mut skb = skb::Entry::new(ctx.skb.skb, skb::HEADERS);

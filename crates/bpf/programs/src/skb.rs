@@ -107,6 +107,8 @@ impl<const CAREFUL: bool> Skb<CAREFUL> {
 }
 
 impl<const CAREFUL: bool> Packet for Skb<CAREFUL> {
+    const IS_BYTES: bool = false;
+
     #[inline(always)]
     fn read<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
         let p = self.at::<N>(at)?;

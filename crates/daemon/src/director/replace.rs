@@ -184,7 +184,7 @@ impl Director {
             None
         };
         // Nobody counts for them yet.
-        plane.maps.clear_traffic(&renumbered.reals())?;
+        plane.maps.clear_traffic(&renumbered.reals());
         plane.maps.clear_refused(&numbers(ids, &wanted.plan, unknown))?;
         steps::taken(Step::Counters);
         // Whoever comes after a crash must know what carries a number.

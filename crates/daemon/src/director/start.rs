@@ -55,7 +55,7 @@ impl Director {
         let unknown = without_number(&state.ids, &wanted.plan);
         let new = state.ids.assign(&wanted.plan, capacity.services, capacity.reals)?;
         if plane.adopted {
-            plane.maps.clear_traffic(&new)?;
+            plane.maps.clear_traffic(&new);
             plane.maps.clear_refused(&numbers(&state.ids, &wanted.plan, &unknown))?;
             steps::taken(Step::Counters);
         }

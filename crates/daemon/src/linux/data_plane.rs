@@ -20,7 +20,7 @@ use crate::steps::{self, Step};
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Map, MapData, MapError, PerCpuArray, ProgramArray};
 use aya::programs::{Program, ProgramError, SchedClassifier, TestRun, TestRunOptions, Xdp};
-use aya::{EbpfLoader, Pod};
+use aya::{Ebpf, EbpfLoader, Pod};
 use ipnet::IpNet;
 use marca_engine::layout::{Control, LAYOUT_VERSION, NextHop, Traffic, V4, limits};
 use marca_engine::reason::Reason;
@@ -60,8 +60,8 @@ pub enum DataPlaneError {
 /// The maps of a director, whether this process loaded them or not.
 pub struct Maps {
     pub memory: Memory,
-    traffic: PerCpuArray<MapData, Words<5>>,
-    reasons: PerCpuArray<MapData, u64>,
+    /// A part for each processor.
+    traffic: Region<Traffic>,
     refused: PerCpuArray<MapData, u64>,
     prefixes: LpmTrie<MapData, [u32; 6], u32>,
     routes: LpmTrie<MapData, [u32; 6], Words<2>>,
@@ -123,6 +123,7 @@ impl Maps {
             neighbours: region(dir, "NEIGHBOURS", limits::NEIGHBOURS)?,
             fragments: region(dir, "FRAGMENTS", limits::FRAGMENTS)?,
             answers: region(dir, "ANSWERS", limits::ANSWERS)?,
+            processors: region(dir, "PROCESSORS", len("PROCESSORS")?)?,
             prefixes: Vec::new(),
         };
         let found = memory.control().version;
@@ -132,8 +133,7 @@ impl Maps {
         }
         let mut maps = Self {
             memory,
-            traffic: typed(dir, "TRAFFIC")?,
-            reasons: typed(dir, "REASONS")?,
+            traffic: region(dir, "TRAFFIC", len("TRAFFIC")?)?,
             refused: typed(dir, "REFUSED")?,
             prefixes: typed(dir, "PREFIXES")?,
             routes: typed(dir, "ROUTES")?,
@@ -199,8 +199,11 @@ impl Maps {
 
     /// Traffic of a real server, over all processors.
     pub fn traffic(&self, real: u32) -> Traffic {
-        let Ok(values) = self.traffic.get(&real, 0) else { return Traffic::default() };
-        let sum = values.iter().fold([0u64; 5], |sum, cpu| std::array::from_fn(|i| sum[i].wrapping_add(cpu.0[i])));
+        let mut sum = [0u64; 5];
+        for part in self.traffic_of(real).filter_map(|place| self.traffic.get(place)) {
+            let part: [u64; 5] = zerocopy::transmute!(part);
+            sum = std::array::from_fn(|i| sum[i].wrapping_add(part[i]));
+        }
         zerocopy::transmute!(sum)
     }
 
@@ -211,7 +214,9 @@ impl Maps {
 
     /// Packets of one reason, over all processors.
     pub fn reason(&self, reason: Reason) -> u64 {
-        self.reasons.get(&(reason as u32), 0).map_or(0, |values| values.iter().sum())
+        let processors = &self.memory.processors;
+        let each = (0..processors.len()).filter_map(|number| processors.at(number));
+        each.map(|processor| processor.reasons[reason as usize].get()).sum()
     }
 
     /// New connections of a service beyond its rate limit, over all processors.
@@ -222,9 +227,7 @@ impl Maps {
     /// Begins services' counters anew; for numbers that go to somebody else.
     pub fn clear_refused(&mut self, services: &[u32]) -> Result<(), DataPlaneError> {
         for &service in services {
-            let cpus = aya::util::nr_cpus()
-                .map_err(|(what, cause)| DataPlaneError::Io { doing: format!("count processors ({what})"), cause })?;
-            let zeros = aya::maps::PerCpuValues::try_from(vec![0; cpus])
+            let zeros = aya::maps::PerCpuValues::try_from(vec![0; processors()? as usize])
                 .map_err(|cause| DataPlaneError::Io { doing: "clear counters".into(), cause })?;
             self.refused.set(service, zeros, 0).map_err(|cause| DataPlaneError::Map {
                 doing: format!("clear the counter of service {service}"),
@@ -235,18 +238,15 @@ impl Maps {
     }
 
     /// Begins real servers' counters anew; for numbers that go to somebody else.
-    pub fn clear_traffic(&mut self, reals: &[u32]) -> Result<(), DataPlaneError> {
-        let cpus = aya::util::nr_cpus()
-            .map_err(|(what, cause)| DataPlaneError::Io { doing: format!("count processors ({what})"), cause })?;
-        for &real in reals {
-            let zeros = aya::maps::PerCpuValues::try_from(vec![Words([0; 5]); cpus])
-                .map_err(|cause| DataPlaneError::Io { doing: "clear counters".into(), cause })?;
-            self.traffic.set(real, zeros, 0).map_err(|cause| DataPlaneError::Map {
-                doing: format!("clear the counters of real server {real}"),
-                cause,
-            })?;
+    pub fn clear_traffic(&self, reals: &[u32]) {
+        for place in reals.iter().flat_map(|&real| self.traffic_of(real)) {
+            self.traffic.clear(place..place + 1);
         }
-        Ok(())
+    }
+
+    /// The places of a real server's counters, one for each processor.
+    fn traffic_of(&self, real: u32) -> impl Iterator<Item = u32> + use<> {
+        (real..self.traffic.len()).step_by(self.memory.capacity.reals as usize)
     }
 }
 
@@ -380,27 +380,23 @@ impl DataPlane {
             fs::create_dir_all(&folder).map_err(io(format!("create {}", folder.display())))?;
         }
         let adopted = has_tables(&dir)?;
-        if adopted {
+        let capacity = if adopted {
             // Refuses another layout before anything is touched.
-            Maps::open(&dir)?;
+            Maps::open(&dir)?.memory.capacity
         } else {
             // Whoever began to make them was killed before a packet met them; some may be missing, or of other sizes.
             clear(&dir.join("maps"), |pin| fs::remove_file(pin)).map_err(io("remove half a set of maps".into()))?;
-        }
-        let mut loader = EbpfLoader::new();
-        for (name, len) in capacity.maps() {
-            loader.map_max_entries(name, len);
-        }
-        for name in marca_bpf::MAPS {
-            loader.map_pin_path(name, dir.join("maps").join(name));
-        }
-        let ebpf = loader.load(marca_bpf::router()).map_err(Box::new)?;
+            *capacity
+        };
+        let ebpf = object(&dir.join("maps"), &capacity)?;
         steps::taken(Step::Maps);
         let maps = Maps::open(&dir)?;
         if maps.memory.control().version == 0 {
             maps.memory.initialise(seed);
             steps::taken(Step::Tables);
         }
+        // What earlier programs have laid was right for them.
+        maps.memory.outdate_shortcuts();
         let object = Object::of(ebpf);
         let mut plane = Self { maps, adopted, clock: Clock { hz: 250 }, dir, object, loaded: Vec::new() };
         plane.object.load(&[marca_bpf::CLOCK])?;
@@ -524,6 +520,28 @@ impl DataPlane {
         let ticks = self.now()?;
         Ok(Clock { hz: hz(ticks, since_boot()?) })
     }
+}
+
+/// The router's object, its maps made and pinned in the folder `maps`, or those taken that are there. None of its programs is
+/// loaded.
+pub fn object(maps: &Path, capacity: &Capacity) -> Result<Ebpf, DataPlaneError> {
+    let mut loader = EbpfLoader::new();
+    for (name, len) in capacity.maps(processors()?) {
+        loader.map_max_entries(name, len);
+    }
+    loader.override_global("TRAFFIC_STRIDE", &capacity.reals, true);
+    for name in marca_bpf::MAPS {
+        loader.map_pin_path(name, maps.join(name));
+    }
+    Ok(loader.load(marca_bpf::router()).map_err(Box::new)?)
+}
+
+/// Those that the kernel may ever have.
+fn processors() -> Result<u32, DataPlaneError> {
+    let count = aya::util::nr_cpus();
+    let count =
+        count.map_err(|(what, cause)| DataPlaneError::Io { doing: format!("count processors ({what})"), cause })?;
+    Ok(count as u32)
 }
 
 /// `CLOCK_MONOTONIC`.

@@ -258,6 +258,7 @@ impl Both {
                 }
                 Tamper::NoHeadroom => self.reserved = METADATA,
             }
+            memory.outdate_shortcuts();
         }
     }
 
@@ -293,7 +294,7 @@ impl Both {
             interfaces: None,
         };
         let explained = director.explain(&arrival.frame, interface);
-        let mut view = View::new(&self.native, now);
+        let mut view = View::new(&self.native, now).with_shortcuts();
         view.route = route;
         let mut frame = Frame::new(arrival.frame.clone(), interface);
         frame.headroom -= reserved;
@@ -537,5 +538,7 @@ fn clear(memory: &Memory) {
         half_open templates localities watch neighbours fragments answers
     }
     memory.initialise(SEED);
+    // The vector's before.
+    memory.outdate_shortcuts();
     debug_assert_eq!(memory.watch.len(), WATCH_WORDS);
 }

@@ -34,6 +34,12 @@ impl Change {
         Self(self.0 + other.0)
     }
 
+    /// The change's sum in 16 bits, with end-around carry.
+    #[inline(always)]
+    pub fn folded(self) -> u32 {
+        fold(self.0).into()
+    }
+
     /// The change's sum in 32 bits, with end-around carry.
     #[inline(always)]
     pub fn sum(self) -> u32 {

@@ -3,8 +3,8 @@
 
 use crate::view::View;
 use marca_engine::layout::{
-    Address, AddressCell, Cell, Condition, Control, Destination, Fragment, Load, Neighbour, PortCell, RangeCell, Real,
-    Server, Service, Slot, Vip, Word32, Word64, real_flags,
+    Address, AddressCell, Cell, Condition, Control, Destination, Fragment, Load, Neighbour, PortCell, Processor,
+    RangeCell, Real, Server, Service, Slot, Vip, Word32, Word64, real_flags,
 };
 use marca_engine::reason::Reason;
 use marca_engine::tables::{CellTable, Route, RouteQuery, Scan, Step, Tables};
@@ -213,6 +213,11 @@ impl Tables for Shadow<'_> {
         self.fragments.at(index, || self.view.fragment(index).map(copy))
     }
 
+    /// What a shortcut does is no explanation.
+    fn processor(&self) -> Option<&Processor> {
+        None
+    }
+
     fn answers(&self, group: u32) -> Option<&Word64> {
         self.answers.at(group, || self.view.answers(group).map(copy_word))
     }
@@ -241,6 +246,12 @@ impl Tables for Shadow<'_> {
     fn count_in(&mut self, _: u32, _: u32, _: bool) {}
 
     fn count_out(&mut self, _: u32, _: u32) {}
+
+    fn traffic(&self, real: u32) -> u32 {
+        real
+    }
+
+    fn count_at(&self, _: u32, _: u32, _: bool) {}
 
     fn count(&mut self, _: Reason) {}
 

@@ -172,7 +172,7 @@ impl Director {
     }
 
     pub fn view(&self) -> View<'_> {
-        let mut view = View::new(&self.memory, self.now);
+        let mut view = View::new(&self.memory, self.now).with_shortcuts();
         view.route = Route::Via { interface: OUTSIDE, destination_mac: [2, 9, 9, 9, 9, 9], source_mac: [2; 6] };
         view
     }

@@ -8,13 +8,12 @@ use super::Line;
 use super::configuration::map_bytes;
 use crate::bench::stand::{Own, Stand, Template};
 use crate::bench::world::{self, Pins};
-use anyhow::{Context, Result, ensure};
-use aya::EbpfLoader;
+use anyhow::{Result, ensure};
 use aya::programs::ProgramFd;
 use marca_config::model::Limits;
 use marca_config::plan::Plan;
 use marca_daemon::director::{TICK, sweep_piece};
-use marca_daemon::linux::data_plane::Maps;
+use marca_daemon::linux::data_plane::{self, Maps};
 use marca_tables::memory::Capacity;
 use marca_tables::services::Clock;
 use marca_tables::sweep::{Freed, RESET_SECONDS, Sweep, count_valid};
@@ -29,14 +28,7 @@ pub fn measure(flows: u32, results: &mut Vec<Line>) -> Result<()> {
     let plan = Plan::of(&loaded.config)?;
     let pins = Pins::new(0)?;
     let capacity = Capacity::for_plan(&plan, &Limits { flows, ..Limits::default() });
-    let mut loader = EbpfLoader::new();
-    for (name, len) in capacity.maps() {
-        loader.map_max_entries(name, len);
-    }
-    for name in marca_bpf::MAPS {
-        loader.map_pin_path(name, pins.dir().join("maps").join(name));
-    }
-    let mut ebpf = loader.load(marca_bpf::router()).context("load the router's object")?;
+    let mut ebpf = data_plane::object(&pins.dir().join("maps"), &capacity)?;
     let _calls = world::load(&mut ebpf, true)?;
     let now = world::now(&mut ebpf)?;
     let maps = Maps::open(pins.dir())?;
@@ -45,38 +37,32 @@ pub fn measure(flows: u32, results: &mut Vec<Line>) -> Result<()> {
     let entry = world::entry(&mut ebpf)?;
 
     let half = flows / 2;
-    let datagrams = open_datagrams(&mut stand, &entry, half)?;
-    let connections = open_connections(&mut stand, &entry, half)?;
+    let datagram = "192.0.2.1 / udp 4000 > 53 / data 10";
+    let datagrams = open(&mut stand, &entry, half, 0x0a00_0000, [datagram; 2])?;
+    let handshake = ["S", "A"].map(|flags| format!("192.0.2.2 / tcp 4000 > 80 {flags} / data 0"));
+    let connections = open(&mut stand, &entry, half, 0x0b00_0000, [&handshake[0], &handshake[1]])?;
     let recorded = count_valid(&maps.memory.flows);
-    let flows = half + half / CHUNK * CHUNK;
+    let flows = half / CHUNK * CHUNK * 2;
     ensure!(recorded > flows / 10 * 9, "{recorded} of {flows} flows were recorded: {:?}", maps.reasons());
     results.push(Line::new("flows recorded", f64::from(recorded), ""));
     results.push(Line::new("flows that found no room", f64::from(flows - recorded), ""));
     let cells = f64::from(maps.memory.flows.len()) * 64.0;
     results.push(Line::new("memory of a flow", cells / f64::from(recorded), "bytes"));
     results.push(Line::new("all maps", map_bytes(&pins.dir().join("maps"))? as f64 / GIB, "GiB").at_most(2.0));
-    results.push(Line::new("flows of datagrams recorded, one processor", 1e9 / datagrams, "a second"));
+    results.push(Line::new("flows of two datagrams recorded, one processor", 1e9 / datagrams, "a second"));
     results.push(Line::new("TCP connections recorded (SYN and ACK), one processor", 1e9 / connections, "a second"));
     sweeps(&maps, now, results)
 }
 
-/// Nanoseconds for each.
-fn open_datagrams(stand: &mut Stand, entry: &ProgramFd, flows: u32) -> Result<f64> {
-    let text = "ip4 10.0.0.0 > 192.0.2.1 / udp 4000 > 53 / data 10";
-    let template = Template::new(&frame::build(text)?, flows.next_power_of_two(), CLIENT_AT)?;
-    let base = stand.measure_own(Own::Empty, &template, CHUNK)?;
-    Ok(stand.measure(entry, &template, flows)? - base)
-}
-
-/// Nanoseconds for each: as many as the half-open connections' table holds at one time.
-fn open_connections(stand: &mut Stand, entry: &ProgramFd, flows: u32) -> Result<f64> {
+/// Nanoseconds for each flow, of two packets: as many at one time as the half-open connections' table holds, where a flow is
+/// until its second packet.
+fn open(stand: &mut Stand, entry: &ProgramFd, flows: u32, first: u32, packets: [&str; 2]) -> Result<f64> {
     let mut total = 0.0;
     let chunks = flows / CHUNK;
     for chunk in 0..chunks {
-        let client = std::net::Ipv4Addr::from(0x0b00_0000 + chunk * CHUNK);
-        for flags in ["S", "A"] {
-            let text = format!("ip4 {client} > 192.0.2.2 / tcp 4000 > 80 {flags} / data 0");
-            let template = Template::new(&frame::build(&text)?, CHUNK, CLIENT_AT)?;
+        let client = std::net::Ipv4Addr::from(first + chunk * CHUNK);
+        for packet in packets {
+            let template = Template::new(&frame::build(&format!("ip4 {client} > {packet}"))?, CHUNK, CLIENT_AT)?;
             let base = stand.measure_own(Own::Empty, &template, CHUNK)?;
             total += stand.measure(entry, &template, CHUNK)? - base;
         }
