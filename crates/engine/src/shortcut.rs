@@ -184,7 +184,7 @@ fn is_right<P: Packet, T: Tables>(p: &P, t: &T, plain: &Plain, processor: &Proce
 fn rewrite<P: Packet>(p: &mut P, plain: &Plain, s: &Shortcut) -> Result<(), Reason> {
     let aging = plain.aging();
     let checksum = changed((aging >> 16) as u16, s.header_change.get());
-    let aged = ((aging & 0xffff) - 1 | u32::from(checksum) << 16).to_le_bytes();
+    let aged = (((aging & 0xffff) - 1) | (u32::from(checksum) << 16)).to_le_bytes();
     let reason = s.reason.get();
     if reason == DIRECT_ROUTING {
         forward::write(p, ETHERNET + 8, aged)?;
@@ -247,9 +247,7 @@ fn wrap<P: Packet>(p: &mut P, plain: &Plain, s: &Shortcut) -> Result<(), Reason>
     let outer = outer(s.outer_source.get(), s.outer_destination.get());
     let mut b = [0; 24];
     [b[2], b[3]] = ETHERTYPE_IPV4.to_be_bytes();
-    for i in 0..IPV4_HEADER {
-        b[4 + i] = outer[i];
-    }
+    b[4..].copy_from_slice(&outer);
     b[5] = tos;
     [b[6], b[7]] = total.to_ne_bytes();
     [b[14], b[15]] = (!(sum as u16)).to_ne_bytes();

@@ -66,6 +66,8 @@ pub struct Sweep {
     records: Vec<u32>,
     last_records: Vec<u32>,
     passes: u64,
+    /// Templates that the cell at hand has made it look up.
+    looks: u32,
     /// `Control::written` when this pass began.
     written: u32,
     /// The classifier is not the one of the pass before: whose a record's packets are must be asked.
@@ -211,6 +213,7 @@ impl Sweep {
             records: Vec::new(),
             last_records: Vec::new(),
             passes: 0,
+            looks: 0,
             written: 0,
             claims: None,
             met: Counted::default(),
@@ -237,7 +240,7 @@ impl Sweep {
         self.passes == 0 || load != 0 || self.last_records.get(real as usize).is_some_and(|&n| n > 0)
     }
 
-    /// Goes on for at most `cells` cells of connections, fewer where many are freed; templates and slots are seen to at the
+    /// Goes on for at most `cells` cells of connections, fewer where many are freed or have templates whose time is over; templates and slots are seen to at the
     /// end of a pass. Answers what was freed, and whether the pass is complete. `now` in ticks.
     pub fn step(&mut self, memory: &Memory, now: u32, cells: u32) -> (Freed, bool) {
         let mut freed = Freed::default();
@@ -261,7 +264,7 @@ impl Sweep {
             let is_freed = self.flow(&view, &control, self.flows);
             freed.flows += u32::from(is_freed);
             self.flows += 1;
-            left = left.saturating_sub(work(is_freed));
+            left = left.saturating_sub(work(is_freed) + std::mem::take(&mut self.looks) * LOOK);
         }
         self.met.flows += std::mem::take(&mut self.met_here);
         let complete = self.flows == memory.flows.len() && self.half_open == memory.half_open.len();
@@ -349,6 +352,7 @@ impl Sweep {
         if settings.persist != 0 && record.state & (state_bits::ENDING | state_bits::DIRECT) == 0 {
             let template = persist::key(&settings, key.family, &key.client);
             if self.over.may_have(template.hash(control.seed, 0)) {
+                self.looks += 1;
                 let m = FromClient::new(&template, control.seed, 0);
                 let found = flow::find(view, control, CellTable::Templates, &m);
                 if found.exists() {
@@ -605,6 +609,9 @@ fn audits(settings: &Service) -> usize {
 fn work(is_freed: bool) -> u32 {
     if is_freed { 8 } else { 1 }
 }
+
+/// What looking up a connection's template takes, in the same units: it is anywhere in its table.
+const LOOK: u32 = 2;
 
 /// Whether a template's time, `expires`, was over at this tick.
 fn is_over(now: u32, expires: u32) -> bool {
