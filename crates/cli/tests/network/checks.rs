@@ -256,7 +256,8 @@ fn until_the_first_verdict_a_server_is_what_start_says() {
 fn whom_an_operator_has_disabled_nobody_asks_until_it_is_enabled() {
     let mut site = Site::routed("check disabled", 2);
     let _farm = site.serve();
-    let check = write_script_of_verdicts(&site);
+    // So many answers that it is seen when one is enough.
+    let check = write_script_of_verdicts(&site).replace("rise = 2", "rise = 50");
     write_verdict(&site, "verdict", Some(0));
     site.run(&configuration(&site, &check));
     let [first, second] = [0, 1].map(|index| site.net.server_address(index).v4);
@@ -279,7 +280,7 @@ fn whom_an_operator_has_disabled_nobody_asks_until_it_is_enabled() {
     write_verdict(&site, &format!("verdict.{first}"), Some(0));
     site.marca_done(&["enable", "web1"]);
     wait_until("web1 is up", || states(&site) == ["up", "up"]);
-    assert_eq!(asked(&site, first) - before, 1, "the first answer decides");
+    assert!(asked(&site, first) - before < 50, "the first answer decides");
     wait_until("and goes on", || asked(&site, first) > before + 2);
     assert_eq!(answers(&site), ["web1", "web2"]);
 }
