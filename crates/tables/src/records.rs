@@ -143,10 +143,12 @@ pub fn end(memory: &Memory, now: u32, listed: &Flow) -> Ended {
     }
     // What is nobody's has failed, as packets see it.
     memory.reals.set(NOBODY, &Real { flags: real_flags::DOWN, ..Real::default() });
-    match commit::disown(&view, &memory.control(), (table, index), &key, &record, now) {
-        true => Ended::Yes,
-        false => Ended::Before,
+    if !commit::disown(&view, &memory.control(), (table, index), &key, &record, now) {
+        return Ended::Before;
     }
+    // Its owner is not what a shortcut is held against.
+    memory.outdate_shortcuts();
+    Ended::Yes
 }
 
 /// That a client stays with a real server.

@@ -6,6 +6,7 @@ use crate::packet::{Segment, Way};
 use marca_config::model::{Config, Scheduler};
 use marca_config::plan::Family;
 use marca_engine::Reason;
+use marca_engine::layout::slot_bits;
 use marca_tables::records::{Ended, Filter, Flow, FlowState, Piece, end, flows, masked, templates, unpin};
 use std::collections::HashSet;
 
@@ -89,6 +90,22 @@ fn a_connection_that_is_ended_is_known_no_more() {
     let mut another = all(&director, &Filter::default()).remove(0);
     another.client.set_port(9);
     assert_eq!(end(&director.memory, director.now, &another), Ended::Before, "its place is another's");
+}
+
+#[test]
+fn a_busy_connection_that_is_ended_takes_no_shortcut() {
+    let mut director = director(Scheduler::Maglev);
+    // Where slots ask records, busy connections have shortcuts.
+    let slots = &director.memory.slots;
+    (0..slots.len()).filter_map(|number| slots.at(number)).for_each(|slot| slot.or(slot_bits::CONSULT));
+    let way3 = way("198.51.100.3", 1003);
+    for _ in 0..3 {
+        assert!(matches!(director.request(&way3, Segment::Data), Seen::Server(..)));
+    }
+    let one = Filter { client: Some("198.51.100.3/32".parse().unwrap()), ..Filter::default() };
+    let listed = all(&director, &one).remove(0);
+    assert_eq!(end(&director.memory, director.now, &listed), Ended::Yes);
+    assert_eq!(director.request(&way3, Segment::Data), Seen::Not(Reason::Reset));
 }
 
 #[test]
