@@ -94,7 +94,7 @@ fn a_connection_that_is_ended_is_known_no_more() {
 
 #[test]
 fn a_busy_connection_that_is_ended_takes_no_shortcut() {
-    let mut director = director(Scheduler::Maglev);
+    let director = director(Scheduler::Maglev);
     // Where slots ask records, busy connections have shortcuts.
     let slots = &director.memory.slots;
     (0..slots.len()).filter_map(|number| slots.at(number)).for_each(|slot| slot.or(slot_bits::CONSULT));
