@@ -12,6 +12,7 @@ use crate::model::{
     OnFailure, Persistence, PortMatch, PortRange, Quorum, RateLimit, Reuse, Router, Scheduler, SchedulerFlags,
     Selector, Server, Service, SourceRange, Start, Timeouts, Token, Udp,
 };
+use crate::pieces;
 use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -253,7 +254,10 @@ pub(crate) fn ftp_way(service: &ServiceDraft) -> Option<FtpWay> {
 
 /// The model of a draft in which nothing was refused.
 pub(crate) fn finish(draft: Draft) -> Config {
-    let services = draft.services.iter().map(|service| finish_service(service, &draft.marks)).collect();
+    let finish = |services: &[ServiceDraft]| -> Vec<Service> {
+        services.iter().map(|service| finish_service(service, &draft.marks)).collect()
+    };
+    let services = pieces::each(&draft.services, finish).into_iter().flatten().collect();
     Config {
         router: draft.router,
         api: finish_api(&draft.api),

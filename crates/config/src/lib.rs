@@ -33,6 +33,7 @@ mod diagnostic;
 mod draft;
 pub mod keys;
 pub mod model;
+mod pieces;
 pub mod plan;
 mod similar;
 mod syntax;

@@ -105,6 +105,11 @@ impl<'t> Reader<'t> {
         Self { text, diagnostics: Vec::new() }
     }
 
+    /// One of the same text, for whoever reads beside.
+    pub fn another(&self) -> Self {
+        Self::new(self.text)
+    }
+
     pub fn into_diagnostics(self) -> Vec<Diagnostic> {
         self.diagnostics
     }

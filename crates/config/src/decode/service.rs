@@ -9,6 +9,7 @@ use crate::model::{
     CheckPolicy, MemberPort, OnFailure, Persistence, PortMatch, PortRange, Protocol, RateLimit, Reuse, Scheduler,
     Timeouts, Udp,
 };
+use crate::pieces;
 use crate::text::{address, name, ports};
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -32,7 +33,15 @@ pub(super) fn read_all<'t>(reader: &mut Reader<'t>, entry: Option<Entry<'t>>) ->
                 .help("give services that share their servers more VIPs or ports, or use a second director"),
         );
     }
-    entries.into_iter().take(MAX_SERVICES).filter_map(|(name, entry)| read(reader, name, &entry)).collect()
+    entries.truncate(MAX_SERVICES);
+    let read = |entries: &[(&Spanned<DeString<'t>>, Entry<'t>)]| {
+        let mut reader = reader.another();
+        let services: Vec<_> = entries.iter().filter_map(|(name, entry)| read(&mut reader, name, entry)).collect();
+        (services, reader.into_diagnostics())
+    };
+    let (services, diagnostics): (Vec<_>, Vec<_>) = pieces::each(&entries, read).into_iter().unzip();
+    diagnostics.into_iter().flatten().for_each(|diagnostic| reader.report(diagnostic));
+    services.into_iter().flatten().collect()
 }
 
 /// What the data plane numbers its services up to.

@@ -23,8 +23,10 @@ impl Director {
                     hops::ask(&self.network, interface, address).await;
                 }
             }
+            // Most likely its own doing, thousands at a time; and no way to a real server is otherwise for that.
+            Change::Came { address } if self.plan.vips.contains(&address) || self.plan.sources.contains(&address) => {}
             // They come in bursts; one look is enough.
-            Change::Link { .. } | Change::Route | Change::Address | Change::Missed => {
+            Change::Link { .. } | Change::Route | Change::Address | Change::Came { .. } | Change::Missed => {
                 self.interfaces.clear();
                 self.routes.distrust(&self.plane.maps);
                 self.copy_again.get_or_insert(Instant::now() + SETTLE);

@@ -20,8 +20,10 @@ pub enum Change {
     Link { interface: u32, up: bool, carrier: bool },
     /// A route or a routing rule came, went or changed.
     Route,
-    /// An address came, went or changed.
+    /// An address of the host's went, or came without saying which.
     Address,
+    /// The host has this address, or a way to exactly this one.
+    Came { address: IpAddr },
     /// Changes were lost, because they came faster than they were read: look at everything again.
     Missed,
 }
@@ -119,10 +121,16 @@ fn change(payload: &NetlinkPayload<RouteNetlinkMessage>) -> Option<Change> {
         DelLink(link) if is_about_the_link(link) => {
             Some(Change::Link { interface: link.header.index, up: false, carrier: false })
         }
-        NewRoute(_) | DelRoute(_) | NewRule(_) | DelRule(_) => Some(Change::Route),
-        NewAddress(_) | DelAddress(_) => Some(Change::Address),
+        NewRoute(route) => Some(decode::only_destination(route).map_or(Change::Route, came)),
+        DelRoute(_) | NewRule(_) | DelRule(_) => Some(Change::Route),
+        NewAddress(address) => Some(decode::address(address).map_or(Change::Address, |(_, net)| came(net.addr()))),
+        DelAddress(_) => Some(Change::Address),
         _ => None,
     }
+}
+
+fn came(address: IpAddr) -> Change {
+    Change::Came { address }
 }
 
 /// A bridge reports with the same messages, but its own family, what its ports do: a port that leaves the bridge is
@@ -164,10 +172,12 @@ mod tests {
         bytes
     };
 
+    const LOOPBACK: Change = Change::Came { address: IpAddr::V4(std::net::Ipv4Addr::LOCALHOST) };
+
     #[test]
     #[cfg(target_endian = "little")]
     fn a_datagram_of_two_messages_is_two_changes() {
-        assert_eq!(changes(&[NEW_ADDRESS, NEW_ADDRESS].concat()), [Change::Address, Change::Address]);
+        assert_eq!(changes(&[NEW_ADDRESS, NEW_ADDRESS].concat()), [LOOPBACK, LOOPBACK]);
     }
 
     #[test]

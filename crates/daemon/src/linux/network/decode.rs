@@ -71,6 +71,12 @@ pub(super) fn address(message: &AddressMessage) -> Option<(u32, IpNet)> {
     Some((message.header.index, IpNet::new(own, message.header.prefix_len).ok()?))
 }
 
+/// The address, of a route to nothing else.
+pub(super) fn only_destination(message: &RouteMessage) -> Option<IpAddr> {
+    let net = destination(message)?;
+    (net.prefix_len() == net.max_prefix_len()).then(|| net.addr())
+}
+
 /// `None` when the route has a type that no packet gets through.
 pub(super) fn route(message: &RouteMessage) -> Option<Route> {
     let local = match message.header.kind {
