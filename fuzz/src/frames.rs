@@ -45,16 +45,25 @@ const FAILING: [(&str, &str, &str); 4] = [
     ("files", "10.0.0.32", "fd00::32"),
 ];
 
+/// Real servers of which ports are closed.
+const CLOSING: [(&str, &str, &str); 4] = [
+    ("parts", "10.0.0.41", "fd00::41"),
+    ("parts", "10.0.0.42", "fd00::42"),
+    ("slots", "10.0.0.43", "fd00::43"),
+    ("slots", "10.0.0.44", "fd00::44"),
+];
+
 const CAPACITY: Capacity =
     Capacity { services: 64, slots: 1 << 15, reals: 128, flows: 256, half_open: 256, templates: 256, ..SMALL };
 
 /// Each frame: a byte of interface (bits 0 and 1) and of passing time (the rest, in ticks; 63: a sweep as well; 62 and 61:
-/// the other configuration by a reload or a restart; 60: one of four real servers fails, or serves again), two of
-/// length, and itself.
+/// the other configuration by a reload or a restart; 60: one of four real servers fails, or serves again; 59 and 58: the
+/// first or the second port of one of four others is closed, or open again), two of length, and itself.
 pub fn frames(data: &[u8]) {
     let mut director = Director::with(CAPACITY, &CONFIGURATIONS[0]);
     let mut force = 0;
     let mut serves = [true; FAILING.len()];
+    let mut closed = [0; CLOSING.len()];
     let mut reader = Reader(data);
     while !reader.is_empty() {
         let what = reader.byte();
@@ -77,6 +86,13 @@ pub fn frames(data: &[u8]) {
                 serves[number] = !serves[number];
                 let addresses = [v4.parse().unwrap(), v6.parse().unwrap()];
                 director.health(&CONFIGURATIONS[force], service, addresses, serves[number]);
+            }
+            part @ (58 | 59) => {
+                let number = usize::from(what & 3);
+                let (service, v4, v6) = CLOSING[number];
+                closed[number] ^= 1 << (59 - part);
+                let addresses = [v4.parse().unwrap(), v6.parse().unwrap()];
+                director.close(&CONFIGURATIONS[force], service, addresses, closed[number]);
             }
             _ => {}
         }

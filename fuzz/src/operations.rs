@@ -10,7 +10,7 @@ const MOST: usize = 500;
 /// A setup of eight bytes, then operations of eight bytes each.
 pub fn operations(data: &[u8]) {
     let mut reader = Reader(data);
-    let [scheduler, persist, bits, start, ..] = reader.array::<8>();
+    let [scheduler, persist, bits, start, more, ..] = reader.array::<8>();
     let stateless = bits & 1 != 0;
     let known = if stateless { TABLES } else { &Scheduler::ALL };
     let setup = Setup {
@@ -21,6 +21,7 @@ pub fn operations(data: &[u8]) {
         direct_routing: bits & 4 != 0,
         ranges: bits & 8 != 0,
         on_failure: [OnFailure::Reset, OnFailure::Drop, OnFailure::Keep][usize::from(bits >> 4) % 3],
+        per_port: more & 1 != 0 && !stateless,
         // Sometimes shortly before the clock wraps.
         start: if start & 1 == 0 { 1000 } else { u32::MAX - u32::from(start) * 20 },
     };

@@ -49,6 +49,8 @@ const SERVICES: &[(&str, [&str; 2])] = &[
     ("20", ["36", "37"]),
     ("21", ["38", "39"]),
     ("22", ["40", "40"]),
+    ("23", ["41", "42"]),
+    ("24", ["43", "44"]),
 ];
 
 /// The frames with other addresses; checksums are left as they are.

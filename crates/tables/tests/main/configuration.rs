@@ -1,8 +1,8 @@
 //! Services as values, in a few words.
 
 use marca_config::model::{
-    Availability, CheckPolicy, Config, Forward, MemberPort, OnFailure, Persistence, PortMatch, PortRange, Protocol,
-    Reuse, Scheduler, SchedulerFlags, Selector, Server, Service, Timeouts, Udp,
+    Availability, Check, CheckPolicy, Config, Exchange, Forward, MemberPort, OnFailure, Persistence, PortMatch,
+    PortRange, Protocol, Reuse, Scheduler, SchedulerFlags, Selector, Server, Service, Talk, Timeouts, Udp, Via,
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -29,6 +29,20 @@ pub fn service(name: &str, vips: &[&str], ports: &[MemberPort]) -> Service {
         checks: Vec::new(),
         check_policy: CheckPolicy::All,
         servers: Vec::new(),
+    }
+}
+
+/// A connection to a port of the real servers.
+pub fn check(port: u16) -> Check {
+    Check {
+        talk: Talk::Tcp(Exchange::default()),
+        port: Some(port),
+        via: Via::Server,
+        interval: Duration::from_secs(2),
+        jitter: Duration::ZERO,
+        timeout: Duration::from_secs(1),
+        rise: Check::RISE,
+        fall: Check::FALL,
     }
 }
 

@@ -29,6 +29,8 @@ pub struct Director {
     pub sweep: Sweep,
     /// Real servers of services that have failed.
     pub failed: BTreeSet<(String, IpAddr)>,
+    /// Those that take no new flows to some parts of theirs: a bit for each.
+    pub closed: HashMap<(String, IpAddr), u16>,
     /// Ticks.
     pub now: u32,
     classifier: Classifier,
@@ -53,7 +55,7 @@ pub const SMALL: Capacity = Capacity {
     addresses: 256,
     ports: 1024,
     half: 256,
-    services: 8,
+    services: 16,
     slots: 1 << 15,
     servers: 512,
     reals: 64,
@@ -67,8 +69,8 @@ impl Director {
         let sweep = Sweep::new(10 * SECOND);
         let memory = Memory::on_heap(capacity, 0x5eed);
         memory.set_fragment_ticks(5 * SECOND);
-        let (ids, plan, classifier, leaving, failed) = Default::default();
-        Self { memory, ids, plan, sweep, failed, now: 1000, classifier, leaving, applied: 0 }
+        let (ids, plan, classifier, leaving, failed, closed) = Default::default();
+        Self { memory, ids, plan, sweep, failed, closed, now: 1000, classifier, leaving, applied: 0 }
     }
 
     pub fn with(capacity: Capacity, config: &Config) -> Self {
@@ -101,14 +103,16 @@ impl Director {
         difference
     }
 
-    /// With what has failed.
+    /// With what has failed, as a whole or for a port.
     fn plan_of(&self, config: &Config) -> Plan {
         let mut plan = Plan::of(config).unwrap();
         for service in &mut plan.services {
             for real in &mut service.reals {
-                if real.address.is_some_and(|address| self.failed.contains(&(service.name.clone(), address))) {
+                let Some(server) = real.address.map(|address| (service.name.clone(), address)) else { continue };
+                if self.failed.contains(&server) {
                     *real = real.standing(Standing::Failed);
                 }
+                real.closed = self.closed.get(&server).copied().unwrap_or_default();
             }
         }
         plan
@@ -129,6 +133,12 @@ impl Director {
         if !up {
             forget_clients(&self.memory, &gone.into());
         }
+    }
+
+    /// Parts of a service are closed at a real server, or open again.
+    pub fn close(&mut self, config: &Config, service: &str, addresses: [IpAddr; 2], closed: u16) {
+        self.closed.extend(addresses.map(|address| ((service.to_owned(), address), closed)));
+        self.replace(config);
     }
 
     /// In the daemon's order.

@@ -10,11 +10,12 @@ fn setups() -> impl Strategy<Value = Setup> {
     let persist = proptest::option::of(prop_oneof![Just(8), Just(40), Just(200)]);
     let start = prop_oneof![Just(1000), any::<u32>(), (0u32..4000).prop_map(|back| u32::MAX - back)];
     let policy = proptest::sample::select(vec![OnFailure::Reset, OnFailure::Drop, OnFailure::Keep]);
-    (scheduler, persist, any::<[bool; 4]>(), policy, start).prop_map(
+    (scheduler, persist, any::<[bool; 5]>(), policy, start).prop_map(
         |(scheduler, persist, flags, on_failure, start)| {
-            let [nets, stateless, direct_routing, ranges] = flags;
+            let [nets, stateless, direct_routing, ranges, per_port] = flags;
             let stateless = stateless && matches!(scheduler, Scheduler::Sh | Scheduler::Maglev);
-            Setup { scheduler, persist, nets, stateless, direct_routing, ranges, on_failure, start }
+            let per_port = per_port && !stateless;
+            Setup { scheduler, persist, nets, stateless, direct_routing, ranges, on_failure, per_port, start }
         },
     )
 }
@@ -64,6 +65,7 @@ fn long_runs(scheduler: Scheduler) {
             direct_routing: run % 4 == 3,
             ranges: flag(2),
             on_failure: [OnFailure::Reset, OnFailure::Drop, OnFailure::Keep][run as usize % 3],
+            per_port: flag(3) && !(flag(0) && table),
             start: if run % 3 == 0 { u32::MAX - 10_000 } else { (run as u32).wrapping_mul(0x1234_5678) },
         };
         let seed = 0x6d61_7263_6100 + run;

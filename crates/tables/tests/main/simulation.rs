@@ -4,10 +4,10 @@
 //! Live is: not closed by FIN or RST, and not silent for longer than the service's timeout. Stateless UDP is exempt. Of
 //! a service that is taken away, connections are not live; of a server that fails, those that its service keeps.
 
-use crate::configuration::{addresses, config, mapped, persistence, range, sctp, server, service, tcp, udp};
+use crate::configuration::{addresses, check, config, mapped, persistence, range, sctp, server, service, tcp, udp};
 use crate::director::{CLOCK, Director, SECOND, SMALL, Seen};
 use crate::packet::{Segment, Way};
-use marca_config::model::{Config, Forward, OnFailure, Protocol, Scheduler, Timeouts, Udp};
+use marca_config::model::{CheckPolicy, Config, Forward, OnFailure, Protocol, Scheduler, Timeouts, Udp};
 use marca_engine::Reason;
 use marca_tables::sweep::Sweep;
 use std::collections::HashMap;
@@ -28,6 +28,8 @@ pub struct Setup {
     pub ranges: bool,
     /// What becomes of connections to servers that fail.
     pub on_failure: OnFailure,
+    /// Servers may lose the first of their TCP ports, or the second, and go on with the others.
+    pub per_port: bool,
     pub start: u32,
 }
 
@@ -74,6 +76,11 @@ pub enum Op {
         server: u8,
         up: bool,
     },
+    /// A server takes no new connections to some ports: a bit for each of [`PARTS`].
+    Ports {
+        server: u8,
+        parts: u8,
+    },
     Schedule(u8),
     /// Another service on the same hosts; 0: none.
     Neighbour(u8),
@@ -119,6 +126,7 @@ impl Op {
             240..=247 => Op::Sweep(short(1) % 4000),
             248..=252 => Op::Pass,
             253 => Op::RestartDaemon,
+            254 if byte(2) & 2 == 0 => Op::Ports { server: byte(1), parts: byte(3) & byte(4) },
             254 => Op::Health { server: byte(1), up: byte(2) & 1 != 0 },
             _ => Op::ReleaseNumbers,
         }
@@ -164,6 +172,9 @@ struct Template {
     sure: bool,
 }
 
+/// What is checked port by port.
+const PARTS: [u16; 2] = [80, 443];
+
 /// Real servers that there may be.
 const SERVERS: u8 = 12;
 const MOST_FLOWS: usize = 250;
@@ -187,6 +198,8 @@ pub struct Simulation {
     pool: Vec<Option<u16>>,
     /// Of the pool.
     failed: Vec<bool>,
+    /// Bits of [`PARTS`].
+    closed: Vec<u8>,
     scheduler: Scheduler,
     /// Bits: which servers the other service has.
     neighbour: u8,
@@ -209,6 +222,7 @@ impl Simulation {
             director,
             pool,
             failed: vec![false; SERVERS.into()],
+            closed: vec![0; SERVERS.into()],
             scheduler,
             neighbour: 0,
             flows,
@@ -236,6 +250,10 @@ impl Simulation {
             let (mask, bits) = if setup.nets { ([255, 255, 255, 0], 64) } else { ([255; 4], 128) };
             persistence(seconds, mask.into(), bits)
         });
+        if setup.per_port {
+            shop.check_policy = CheckPolicy::PerPort;
+            shop.checks = PARTS.map(|port| check(self.target(port))).into();
+        }
         let pool = self.pool.iter().zip(0..).filter_map(|(weight, number)| weight.map(|w| server(number, w)));
         shop.servers = pool.collect();
         let mut other = service("other", &["192.0.2.20", "2001:db8::20"], &[tcp(80)]);
@@ -289,6 +307,7 @@ impl Simulation {
                 self.apply();
             }
             Op::Health { server, up } => self.health(server % SERVERS, up),
+            Op::Ports { server, parts } => self.close_ports(server % SERVERS, parts),
             Op::Schedule(number) => {
                 let known = if self.setup.stateless { &Scheduler::ALL[4..6] } else { &Scheduler::ALL[..] };
                 self.scheduler = known[usize::from(number) % known.len()];
@@ -377,7 +396,11 @@ impl Simulation {
         let seen = self.director.request(&way, Segment::Syn);
         let stateless = way.protocol == 17 && self.setup.stateless;
         let key = self.key(&way, neighbours);
-        let must = key.and_then(|key| self.sure(key));
+        let part = self.part(&way, neighbours);
+        // A client whose server has closed the port goes anywhere, and comes back for other ports.
+        let is_closed = |server: &IpAddr| self.is_closed(*server, part);
+        let must = key.and_then(|key| self.sure(key)).filter(|server| !is_closed(server));
+        let elsewhere = key.and_then(|key| self.templates.get(&key)).is_some_and(|known| is_closed(&known.server));
         let server = match seen {
             Seen::Server(address, port) => {
                 assert_eq!(port, self.target(way.to.1), "{way:?}");
@@ -385,10 +408,12 @@ impl Simulation {
             }
             Seen::Not(Reason::Refused) => {
                 assert_eq!(must, None, "{way:?}");
-                let takes =
-                    |(weight, failed): (&Option<u16>, &bool)| weight.is_some_and(|weight| weight > 0) && !failed;
+                let takes = |number: u16| {
+                    let [address, _] = addresses(number);
+                    self.weight(address).is_some_and(|weight| weight > 0) && !self.is_closed(address, part)
+                };
                 let full = self.scheduler == Scheduler::Ovf;
-                assert!(neighbours || full || !self.pool.iter().zip(&self.failed).any(takes), "{way:?}");
+                assert!(neighbours || full || !(0..SERVERS.into()).any(takes), "{way:?}");
                 return;
             }
             seen => panic!("{seen:?} of {way:?}"),
@@ -398,6 +423,11 @@ impl Simulation {
             assert_eq!(server.0, must, "a client goes where its template says: {way:?}");
         } else if key.is_none() && !neighbours {
             assert!(self.weight(server.0).is_some_and(|weight| weight > 0), "{way:?} at {server:?}");
+        }
+        assert!(!self.is_closed(server.0, part), "{way:?} at {server:?}");
+        if let Some(template) = key.and_then(|key| self.templates.get_mut(&key)).filter(|_| elsewhere) {
+            // It may be over, and there.
+            template.sure = false;
         }
         if let Some(key) = key {
             self.remember(key, server.0, must.is_some(), way.protocol == 17, stateless);
@@ -425,6 +455,26 @@ impl Simulation {
         if !up {
             self.forget(number);
         }
+    }
+
+    fn close_ports(&mut self, number: u8, parts: u8) {
+        if !self.setup.per_port || self.pool[usize::from(number)].is_none() {
+            return;
+        }
+        self.closed[usize::from(number)] = parts & 3;
+        let config = self.configuration();
+        self.director.close(&config, "shop", addresses(number.into()), u16::from(parts & 3));
+    }
+
+    /// Which of [`PARTS`] a connection goes to.
+    fn part(&self, way: &Way, neighbours: bool) -> Option<usize> {
+        let checked = self.setup.per_port && !neighbours && way.protocol == 6;
+        PARTS.iter().position(|port| checked && *port == way.to.1)
+    }
+
+    fn is_closed(&self, server: IpAddr, part: Option<usize>) -> bool {
+        let number = (0..u16::from(SERVERS)).find(|&number| addresses(number).contains(&server));
+        matches!((number, part), (Some(number), Some(part)) if self.closed[usize::from(number)] >> part & 1 != 0)
     }
 
     /// What a server that fails leaves of its clients.
@@ -618,7 +668,7 @@ impl Simulation {
         let number = server % SERVERS;
         let table = matches!(self.scheduler, Scheduler::Sh | Scheduler::Maglev);
         // What the director can tell from a reply: see `marca_engine::decide::direct`.
-        let told = !self.setup.direct_routing && table && self.neighbour == 0;
+        let told = !self.setup.direct_routing && !self.setup.per_port && table && self.neighbour == 0;
         if !told || self.pool[usize::from(number)].is_none() || self.flows.len() >= MOST_FLOWS {
             return;
         }
