@@ -32,9 +32,10 @@ use crate::overrides::Overrides;
 use crate::place::{Place, PlaceError, State};
 use crate::routes::Routes;
 use crate::standings::Standings;
+use crate::status::RunningConfig;
 use crate::vips::Announcements;
 use marca_config::Diagnostics;
-use marca_config::model::{self, Metrics, ReloadWhen};
+use marca_config::model::{self, Config, Metrics, ReloadWhen};
 use marca_config::plan::{Plan, PlanError};
 use marca_tables::classifier::{self, Classifier, WriteError};
 use marca_tables::ids::{Ids, NoNumber};
@@ -150,6 +151,11 @@ impl Director {
     /// When the file is put in force anew.
     pub fn reload_when(&self) -> ReloadWhen {
         self.reload_when
+    }
+
+    /// The configuration in force, for whoever reads it in this process.
+    fn tell_running(&self, config: &Arc<Config>) {
+        self.place.live.set_running(RunningConfig { config: Arc::clone(config), plan: Arc::clone(&self.file) });
     }
 
     /// What is in force.

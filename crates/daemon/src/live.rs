@@ -3,6 +3,7 @@
 use crate::overrides::Overrides;
 use crate::place::PlaceError;
 use crate::standings::Standings;
+use crate::status::RunningConfig;
 use marca_tables::sweep::Counted;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,6 +15,7 @@ pub struct Live(Arc<Known>);
 
 #[derive(Debug, Default)]
 struct Known {
+    running: Mutex<Option<RunningConfig>>,
     unwritten: Mutex<Unwritten>,
     counted: Mutex<Option<(Counted, Instant)>>,
     asked: [AtomicU64; 3],
@@ -61,6 +63,15 @@ impl PartialEq for Live {
 impl Eq for Live {}
 
 impl Live {
+    /// The configuration in force, once there is one: nobody need read the file again.
+    pub fn running(&self) -> Option<RunningConfig> {
+        lock(&self.0.running).clone()
+    }
+
+    pub(crate) fn set_running(&self, running: RunningConfig) {
+        *lock(&self.0.running) = Some(running);
+    }
+
     /// Why something is not written down, and what follows from that; `None` when all is.
     pub fn unwritten(&self) -> Option<String> {
         let held = lock(&self.0.unwritten);

@@ -52,15 +52,22 @@ pub enum ReadError {
     Config(String),
 }
 
-/// The configuration in force, read. That takes long with thousands of services, and changes seldom.
-#[derive(Clone)]
+/// The configuration in force.
+#[derive(Clone, Debug)]
 pub struct RunningConfig {
     pub config: Arc<Config>,
     pub plan: Arc<Plan>,
 }
 
 impl RunningConfig {
-    pub fn read(place: &Place) -> Result<Self, ReadError> {
+    /// As the daemon of this process has it; else from its file, which takes long with thousands of services.
+    ///
+    /// # Errors
+    /// When there is no such file, or it is not a configuration.
+    pub fn of(place: &Place) -> Result<Self, ReadError> {
+        if let Some(running) = place.live.running() {
+            return Ok(running);
+        }
         let Some(text) = place.running()? else {
             return Err(ReadError::NoConfig(place.run_dir.join("running.toml").display().to_string()));
         };
@@ -74,15 +81,15 @@ impl Running {
     /// Opens the director that has this place.
     pub fn open(place: &Place) -> Result<Self, ReadError> {
         let maps = Arc::new(Maps::open(&place.pin_dir)?);
-        Self::with(place, maps, &RunningConfig::read(place)?)
+        Self::with(place, maps)
     }
 
-    /// The same with what is known of it already.
-    pub fn with(place: &Place, maps: Arc<Maps>, running: &RunningConfig) -> Result<Self, ReadError> {
+    /// The same with its maps, which are open already.
+    pub fn with(place: &Place, maps: Arc<Maps>) -> Result<Self, ReadError> {
+        let RunningConfig { config, plan: file } = RunningConfig::of(place)?;
         let (state, standings, daemon) = (place.state()?, place.standings()?, place.running_daemon()?);
-        let overrides = place.overrides()?.kept(&running.plan);
-        let plan = overrides.apply(&running.plan);
-        let (config, file) = (Arc::clone(&running.config), Arc::clone(&running.plan));
+        let overrides = place.overrides()?.kept(&file);
+        let plan = overrides.apply(&file);
         let live = place.live.clone();
         Ok(Self { maps, config, plan, file, state, overrides, standings, daemon, live })
     }

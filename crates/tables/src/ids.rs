@@ -122,7 +122,8 @@ impl Ids {
             }
         }
         let new = next.reals.iter().filter(|(key, _)| !self.reals.contains_key(*key)).map(|(_, &n)| n).collect();
-        next.taken = Taken::default();
+        // For the next change, which has less time.
+        next.taken = Taken(Some(next.look()));
         *self = next;
         Ok(new)
     }

@@ -4,7 +4,7 @@ use super::Problem;
 use super::problem::Sort;
 use crate::linux::data_plane::Maps;
 use crate::place::Place;
-use crate::status::{ReadError, Running, RunningConfig};
+use crate::status::{ReadError, Running};
 use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Semaphore;
@@ -22,8 +22,6 @@ pub(super) struct Reader {
 struct Known {
     /// With the inode of a pin: another data plane has another.
     maps: Option<(u64, Arc<Maps>)>,
-    /// With the file's inode and time: it is replaced, never written.
-    running: Option<((u64, i64, i64), RunningConfig)>,
 }
 
 impl Known {
@@ -33,16 +31,7 @@ impl Known {
             Some((known, maps)) if *known == pin => Arc::clone(maps),
             _ => Arc::clone(&self.maps.insert((pin, Arc::new(Maps::open(&place.pin_dir)?))).1),
         };
-        let file = std::fs::metadata(place.running_file()).map(|file| (file.ino(), file.mtime(), file.mtime_nsec()));
-        let running = match (&self.running, file) {
-            (Some((known, running)), Ok(file)) if *known == file => running.clone(),
-            (_, file) => {
-                let running = RunningConfig::read(place)?;
-                self.running = file.ok().map(|file| (file, running.clone()));
-                running
-            }
-        };
-        Running::with(place, maps, &running)
+        Running::with(place, maps)
     }
 }
 

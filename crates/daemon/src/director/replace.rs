@@ -45,7 +45,7 @@ impl fmt::Display for Replaced {
 /// A configuration that has been read and can be put in force. Making it takes no kernel, and with ten thousand services
 /// some time.
 pub struct Wanted {
-    pub(crate) config: Config,
+    pub(crate) config: Arc<Config>,
     pub(crate) plan: Arc<Plan>,
     /// From this plan; to be found out while packets are not waiting for it.
     difference: Option<(Arc<Plan>, Difference)>,
@@ -62,7 +62,7 @@ impl Wanted {
         let loaded = marca_config::load(file, text).map_err(DirectorError::Config)?;
         let plan = Arc::new(Plan::of(&loaded.config)?);
         let warnings = if loaded.warnings.is_empty() { String::new() } else { loaded.warnings.render(false) };
-        Ok(Self { config: loaded.config, plan, difference: None, warnings, text: text.to_owned() })
+        Ok(Self { config: Arc::new(loaded.config), plan, difference: None, warnings, text: text.to_owned() })
     }
 
     /// Holds it against the plan that is in force and probably will be when it is put in its place.
@@ -132,6 +132,7 @@ impl Director {
         let quorums: Vec<Said> = quorums.map(|(service, strength)| quorum(service, &strength)).collect();
         (self.configured, self.standings) = (configured, standings);
         (self.file, self.overrides) = (file, overrides);
+        self.tell_running(&wanted.config);
         (self.api, self.reload_when) = (wanted.config.api.clone(), wanted.config.router.reload);
         let mut replaced = Replaced {
             changed: difference.changed.len(),

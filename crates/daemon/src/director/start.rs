@@ -111,6 +111,7 @@ impl Director {
         director.copy_routes().await;
         steps::taken(Step::Routes);
         director.place.save_running(text)?;
+        director.tell_running(&wanted.config);
         let mut findings = director.findings(&interfaces);
         let none = Standings::default();
         let quorums = director.standings.quorums_since(&none, &director.configured);
