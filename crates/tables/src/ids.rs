@@ -5,7 +5,7 @@ use marca_config::model::PortMatch;
 use marca_config::plan::{Difference, Family, Plan, ServicePlan};
 use serde::{Deserialize, Serialize};
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 /// Who has which number. Numbers begin at 1; 0 means nobody.
@@ -17,22 +17,79 @@ pub struct Ids {
     /// No longer in the plan; their connections live on.
     leaving: BTreeSet<String>,
     #[serde(skip)]
-    taken: Taken,
+    taken: Derived<Taken>,
+    #[serde(skip)]
+    index: Derived<Index>,
 }
 
-/// Which numbers services, real servers and hosts have, if that has been looked for since they changed as a whole: among a
-/// hundred thousand names it takes milliseconds to find a number that nobody has.
-#[derive(Clone, Debug, Default)]
-struct Taken(Option<[Vec<bool>; 3]>);
+/// What the names say as well, if that has been looked for since they changed as a whole.
+#[derive(Clone, Debug)]
+struct Derived<T>(Option<T>);
 
-impl PartialEq for Taken {
-    /// It says nothing that the names do not say.
+impl<T> Default for Derived<T> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<T> PartialEq for Derived<T> {
     fn eq(&self, _: &Self) -> bool {
         true
     }
 }
 
-impl Eq for Taken {}
+impl<T> Eq for Derived<T> {}
+
+/// Which numbers services, real servers and hosts have: among a hundred thousand names it takes milliseconds to find a
+/// number that nobody has.
+type Taken = [Vec<bool>; 3];
+
+/// By services' names, of each family: to put a name together takes longer than to find it, and a start asks for half a
+/// million.
+type Index = HashMap<String, [Numbers; 2]>;
+
+/// A service's number, and those of its real servers.
+#[derive(Clone, Debug, Default)]
+struct Numbers {
+    service: Option<u32>,
+    reals: HashMap<Option<IpAddr>, u32>,
+}
+
+impl Numbers {
+    /// Notes the number that a name has now. Names of parts are put together when they are asked for.
+    fn set(index: &mut Index, key: &str, number: Option<u32>) {
+        let Some((name, family, real)) = words(key) else { return };
+        let [v4, v6] = match index.get_mut(name) {
+            Some(known) => known,
+            None => index.entry(name.to_owned()).or_default(),
+        };
+        let numbers = if family == Family::V4 { v4 } else { v6 };
+        match (real, number) {
+            (None, number) => numbers.service = number,
+            (Some(address), Some(number)) => _ = numbers.reals.insert(address, number),
+            (Some(address), None) => _ = numbers.reals.remove(&address),
+        }
+        if numbers.service.is_none() && numbers.reals.is_empty() {
+            *numbers = Self::default();
+        }
+    }
+}
+
+/// What a name is made of: the service's, its family, and of a real server the address; `None` of a part's.
+fn words(key: &str) -> Option<(&str, Family, Option<Option<IpAddr>>)> {
+    let mut words = key.splitn(3, '/');
+    let (name, family) = (words.next()?, words.next()?);
+    let family = Family::ALL.into_iter().find(|known| family.chars().eq([suffix(*known)]))?;
+    let real = match words.next() {
+        None => None,
+        Some(LOCAL) => Some(None),
+        Some(address) => Some(Some(address.parse().ok()?)),
+    };
+    (!name.contains(':')).then_some((name, family, real))
+}
+
+/// In the place of an address.
+const LOCAL: &str = "local";
 
 /// What has become of numbers, for whoever knows those before. What follows from the same changes again, in their order, is
 /// the same.
@@ -88,7 +145,7 @@ fn part_key(name: &str, part: PortMatch, family: Family) -> String {
 pub fn real_key(service: &str, family: Family, address: Option<IpAddr>) -> String {
     match address {
         Some(address) => format!("{service}/{}/{address}", suffix(family)),
-        None => format!("{service}/{}/local", suffix(family)),
+        None => format!("{service}/{}/{LOCAL}", suffix(family)),
     }
 }
 
@@ -100,12 +157,11 @@ impl Ids {
     /// When numbers run out.
     pub fn assign(&mut self, plan: &Plan, services: u32, reals: u32) -> Result<Vec<u32>, NoNumber> {
         let mut next = self.clone();
-        let mut wanted = BTreeSet::new();
-        for service in &plan.services {
-            wanted.extend(keys(service));
-        }
-        next.leaving =
-            next.services.keys().chain(next.reals.keys()).filter(|k| !wanted.contains(*k)).cloned().collect();
+        let known = || self.services.keys().chain(self.reals.keys());
+        // None are known to most that start.
+        let wanted: BTreeSet<String> =
+            known().next().into_iter().flat_map(|_| plan.services.iter().flat_map(keys)).collect();
+        next.leaving = known().filter(|key| !wanted.contains(*key)).cloned().collect();
         let taken = next.look();
         let mut free_services = Free::of(&taken[0], services, "services");
         let mut free_reals = Free::of(&taken[1], reals, "real servers");
@@ -123,7 +179,8 @@ impl Ids {
         }
         let new = next.reals.iter().filter(|(key, _)| !self.reals.contains_key(*key)).map(|(_, &n)| n).collect();
         // For the next change, which has less time.
-        next.taken = Taken(Some(next.look()));
+        next.taken = Derived(Some(next.look()));
+        next.index = Derived(Some(next.index()));
         *self = next;
         Ok(new)
     }
@@ -157,7 +214,7 @@ impl Ids {
         let new_services = Free::of(&taken[0], services, "services").several(new_services)?;
         let new_reals = Free::of(&taken[1], reals, "real servers").several(new_reals)?;
         let new_nodes = Free::of(&taken[2], u32::MAX, "hosts").several(new_nodes)?;
-        self.taken = Taken(Some(taken));
+        self.taken = Derived(Some(taken));
         let wants: BTreeSet<String> = wanted.into_iter().flat_map(keys).collect();
         let had = former.into_iter().flat_map(keys).filter(|key| !wants.contains(key) && !self.leaving.contains(key));
         let renumbered = Renumbered {
@@ -188,7 +245,11 @@ impl Ids {
             reals.values().for_each(|&number| mark(of_reals, number, true));
             nodes.values().for_each(|&number| mark(of_nodes, number, true));
         }
-        self.taken = Taken(taken);
+        self.taken = Derived(taken);
+        if let Some(index) = &mut self.index.0 {
+            released.iter().for_each(|key| Numbers::set(index, key, None));
+            services.iter().chain(reals).for_each(|(key, number)| Numbers::set(index, key, Some(*number)));
+        }
         self.services.extend(services.iter().map(|(key, number)| (key.clone(), *number)));
         self.reals.extend(reals.iter().map(|(key, number)| (key.clone(), *number)));
         self.nodes.extend(nodes);
@@ -197,7 +258,7 @@ impl Ids {
     }
 
     /// See [`Taken`].
-    fn look(&self) -> [Vec<bool>; 3] {
+    fn look(&self) -> Taken {
         let mut taken = [const { Vec::new() }; 3];
         self.services.values().for_each(|&number| mark(&mut taken[0], number, true));
         self.reals.values().for_each(|&number| mark(&mut taken[1], number, true));
@@ -205,7 +266,24 @@ impl Ids {
         taken
     }
 
+    /// See [`Index`].
+    fn index(&self) -> Index {
+        let mut index = Index::new();
+        let all = self.services.iter().chain(&self.reals);
+        all.for_each(|(key, number)| Numbers::set(&mut index, key, Some(*number)));
+        index
+    }
+
+    /// Of the index, if there is one.
+    fn numbers_of(&self, name: &str, family: Family) -> Option<Option<&Numbers>> {
+        let of_name = self.index.0.as_ref()?.get(name);
+        Some(of_name.map(|[v4, v6]| if family == Family::V4 { v4 } else { v6 }))
+    }
+
     pub fn service(&self, name: &str, family: Family) -> Option<u32> {
+        if let Some(numbers) = self.numbers_of(name, family) {
+            return numbers?.service;
+        }
         self.services.get(&service_key(name, family)).copied()
     }
 
@@ -222,6 +300,9 @@ impl Ids {
     }
 
     pub fn real(&self, service: &str, family: Family, address: Option<IpAddr>) -> Option<u32> {
+        if let Some(numbers) = self.numbers_of(service, family) {
+            return numbers?.reals.get(&address).copied();
+        }
         self.reals.get(&real_key(service, family, address)).copied()
     }
 

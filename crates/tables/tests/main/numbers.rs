@@ -77,6 +77,8 @@ proptest! {
         steps in vec((services(), btree_set(0u32..30, 0..30)), 1..8),
     ) {
         let (mut ids, mut follower) = (Ids::default(), Ids::default());
+        // Whoever has assigned numbers knows them by more than their names.
+        ids.assign(&Plan::default(), 100, 100).unwrap();
         let mut old = Plan::default();
         for (services, in_use) in steps {
             let new = plan(&services);
@@ -84,6 +86,7 @@ proptest! {
             follower.follow(&ids.replace((&old, &new), &difference, 100, 100).unwrap());
             prop_assert_eq!(&ids, &follower);
             let now = numbers(&ids, &new);
+            prop_assert_eq!(&numbers(&follower, &new), &now);
             for numbers in [&now.0, &now.1] {
                 let distinct: BTreeSet<u32> = numbers.values().copied().collect();
                 prop_assert_eq!(distinct.len(), numbers.len());
@@ -95,6 +98,7 @@ proptest! {
             });
             follower.follow(&released);
             prop_assert_eq!(&ids, &follower);
+            prop_assert_eq!(numbers(&follower, &new), numbers(&ids, &new));
             old = new;
         }
     }
