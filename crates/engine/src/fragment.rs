@@ -10,6 +10,7 @@
 
 use crate::decide::{To, Way};
 use crate::flow::{PHASE, TAKEN, VALID, WRITING, idle};
+use crate::forward::fullnat::Peer;
 use crate::hash;
 use crate::layout::{Address, Control, Fragment, V4, limits};
 use crate::tables::{Step, Tables};
@@ -20,14 +21,15 @@ use crate::wire::Headers;
 pub struct Followed {
     pub real: u32,
     pub way: Way,
+    pub peer: Peer,
 }
 
 /// The first fragment's way; to be called when it is decided.
 #[inline(always)]
-pub fn remember<T: Tables>(t: &T, control: &Control, h: &Headers, real: u32, way: &Way, now: u32) {
+pub fn remember<T: Tables>(t: &T, control: &Control, h: &Headers, real: u32, way: &Way, peer: &Peer, now: u32) {
     let to_client = match way.to {
         To::Server => 0,
-        To::Client => 1,
+        To::Client => TO_CLIENT,
         To::Kernel | To::Sender | To::Nowhere => return,
     };
     let key = key(h);
@@ -63,7 +65,11 @@ pub fn remember<T: Tables>(t: &T, control: &Control, h: &Headers, real: u32, way
     let [high, low] = way.vip.words();
     record.vip[0].set(high);
     record.vip[1].set(low);
-    record.way.set(u64::from(real) | to_client << 32);
+    let [high, low] = peer.address.words();
+    record.peer[0].set(high);
+    record.peer[1].set(low);
+    let full = if peer.is_there { FULL } else { 0 };
+    record.way.set(u64::from(real) | to_client | full);
     record.seen.set(now);
     record.stamp.swap(writing & !PHASE | VALID);
 }
@@ -72,6 +78,9 @@ pub fn remember<T: Tables>(t: &T, control: &Control, h: &Headers, real: u32, way
 const TIE_SHIFT: u32 = 29;
 const FREE: u64 = 1 << 32;
 const SAME: u64 = 1 << 33;
+/// Bits of [`Fragment::way`].
+const TO_CLIENT: u64 = 1 << 32;
+const FULL: u64 = 1 << 33;
 
 /// Where the first fragment of this one's packet went, if that was a moment ago.
 #[inline(always)]
@@ -92,6 +101,7 @@ pub fn find<T: Tables>(t: &T, control: &Control, h: &Headers, now: u32) -> Optio
     let stamp = record.stamp.get();
     let (way, seen) = (record.way.get(), record.seen.get());
     let [a, b] = [record.vip[0].get(), record.vip[1].get()];
+    let [c, d] = [record.peer[0].get(), record.peer[1].get()];
     // Taken for another packet while it was read.
     if !is(record, &key) || record.stamp.get() != stamp || stamp & PHASE != VALID {
         return None;
@@ -100,11 +110,12 @@ pub fn find<T: Tables>(t: &T, control: &Control, h: &Headers, now: u32) -> Optio
         return None;
     }
     let real = way as u32;
-    let to_client = way >> 32 != 0;
+    let to_client = way & TO_CLIENT != 0;
     t.note(Step::Fragment { real, to_client });
-    let vip = Address([a as u32, (a >> 32) as u32, b as u32, (b >> 32) as u32]);
     // Ports are not rewritten where there are none.
-    Some(Followed { real, way: if to_client { Way::to_client(vip, 0) } else { Way::to_server(0) } })
+    let peer = Peer { is_there: way & FULL != 0, address: address(c, d), port: 0 };
+    let way = if to_client { Way::to_client(address(a, b), 0) } else { Way::to_server(0) };
+    Some(Followed { real, way, peer })
 }
 
 const NOWHERE: u32 = u32::MAX;
@@ -120,8 +131,13 @@ fn key(h: &Headers) -> [u64; 5] {
 #[inline(always)]
 fn hash(control: &Control, key: &[u64; 5]) -> u64 {
     let [a, b, c, d, e] = *key;
-    let address = |a: u64, b: u64| Address([a as u32, (a >> 32) as u32, b as u32, (b >> 32) as u32]);
     hash::address(hash::address(control.seed, &address(a, b), e), &address(c, d), 0)
+}
+
+/// From words in memory order.
+#[inline(always)]
+fn address(a: u64, b: u64) -> Address {
+    Address([a as u32, (a >> 32) as u32, b as u32, (b >> 32) as u32])
 }
 
 /// The first record of a packet's bucket.

@@ -3,7 +3,10 @@
 //! to the connection's real server as its packets do. Errors from inside are about what a client has sent to a real server
 //! under NAT; they go to the client as the VIP's, whoever has sent them: the address of a router between director and real
 //! servers is nobody's business outside (RFC 5508 §4.2 REQ-5; `ip_vs_nat_icmp` in `net/netfilter/ipvs/ip_vs_core.c`).
-//! Errors about the director's own tunnels quote its outer header; the client is told what fits inside.
+//! Errors about the director's own tunnels quote its outer headers; the client is told what fits inside.
+//!
+//! Under fullnat both ends of the quoted packet are rewritten, and of the error itself as well: real servers hear of what
+//! is outside from their connection's source, the only end of it that they know.
 //!
 //! A connection that has no record but a table's slot follows its slot. All other ICMP is the kernel's, which has the
 //! VIPs and answers echo requests to them.
@@ -13,16 +16,18 @@
 use crate::classify::{self, Class, Unique};
 use crate::decide::{self, To, Way};
 use crate::flow::{self, Found, FromClient, FromServer};
+use crate::forward::fullnat::{self, Peer};
 use crate::forward::nat::{self, Rewriting};
-use crate::forward::{Method, fullnat, write};
-use crate::layout::{Address, Control, NO_REAL, TCP, UDP, V4, V6, service_flags, state_bits};
+use crate::forward::tunnel::{self, GRE_HEADER, GUE_HEADER};
+use crate::forward::{Method, write};
+use crate::layout::{Address, Control, NO_REAL, Real, TCP, UDP, V4, V6, service_flags, state_bits};
 use crate::packet::{FURTHEST, Packet};
 use crate::reason::Reason;
 use crate::schedule;
 use crate::tables::{CellTable, Step, Tables};
 use crate::wire::checksum::Change;
 use crate::wire::emit::{IPV4_HEADER, IPV6_HEADER};
-use crate::wire::{self, Headers, IPPROTO_IPIP, IPPROTO_IPV6};
+use crate::wire::{self, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Headers, IPPROTO_GRE, IPPROTO_IPIP, IPPROTO_IPV6};
 
 /// What an ICMP error says of the packet that it quotes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,13 +73,13 @@ pub fn quote<P: Packet, T: Tables>(
     if quoted.later || quoted.transport_at() + LEAST > end || quoted.source != h.destination {
         return Err(other);
     }
-    if !matches!(quoted.protocol, IPPROTO_IPIP | IPPROTO_IPV6) {
+    let (inner, between) = carried(p, quoted);
+    if inner == 0 {
         t.note(Step::Quote { packet: *quoted });
         return Ok(Said { mtu: 0, other });
     }
     *tunnel = *quoted;
-    let inner = if tunnel.protocol == IPPROTO_IPIP { V4 } else { V6 };
-    match wire::quote(p, tunnel.transport_at(), inner) {
+    match wire::quote(p, tunnel.transport_at() + between, inner) {
         Ok(packet) => *quoted = packet,
         Err(_) => return Err(other),
     }
@@ -85,7 +90,7 @@ pub fn quote<P: Packet, T: Tables>(
     let v4 = tunnel.family == V4;
     let too_big = [kind, code] == if v4 { [3, 4] } else { [2, 0] };
     let mtu = if v4 { u32::from(u16::from_be_bytes([m2, m3])) } else { u32::from_be_bytes([m0, m1, m2, m3]) };
-    let header = if v4 { IPV4_HEADER } else { IPV6_HEADER } as u32;
+    let header = (between + if v4 { IPV4_HEADER } else { IPV6_HEADER }) as u32;
     // The least that each family's links must take (RFC 791 §3.2, RFC 8200 §5); less is nothing to tell a client.
     let least = if inner == V4 { 68 } else { 1280 };
     if !too_big || mtu < header + least {
@@ -94,16 +99,43 @@ pub fn quote<P: Packet, T: Tables>(
     Ok(Said { mtu: mtu - header, other })
 }
 
+/// What a tunnel's packet carries: the family of the packet inside, 0 when it is no tunnel's, and how many bytes behind the
+/// outer IP header it begins. A GUE packet looks like one, with a source port of those that it gets and GUE's header
+/// without any option: whose it is, the connection inside must tell.
+#[inline(always)]
+pub fn carried<P: Packet>(p: &P, outer: &Headers) -> (u8, usize) {
+    let at = outer.transport_at();
+    let (protocol, between) = match outer.protocol {
+        IPPROTO_GRE => match p.read::<4>(at) {
+            Some([0, 0, a, b]) if u16::from_be_bytes([a, b]) == ETHERTYPE_IPV4 => (IPPROTO_IPIP, GRE_HEADER),
+            Some([0, 0, a, b]) if u16::from_be_bytes([a, b]) == ETHERTYPE_IPV6 => (IPPROTO_IPV6, GRE_HEADER),
+            _ => (0, 0),
+        },
+        UDP if outer.source_port >= tunnel::FIRST_PORT => match p.read::<4>(at + 8) {
+            Some([0, protocol, 0, 0]) => (protocol, GUE_HEADER),
+            _ => (0, 0),
+        },
+        protocol => (protocol, 0),
+    };
+    match protocol {
+        IPPROTO_IPIP => (V4, between),
+        IPPROTO_IPV6 => (V6, between),
+        _ => (0, 0),
+    }
+}
+
 /// Whose connection an ICMP error is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Related {
     /// [`NO_REAL`]: nobody's.
     pub real: u32,
     pub way: Way,
+    pub peer: Peer,
 }
 
 impl Related {
-    const NOTHING: Self = Self { real: NO_REAL, way: Way { to: To::Kernel, port: 0, vip: Address([0; 4]) } };
+    const NOTHING: Self =
+        Self { real: NO_REAL, way: Way { to: To::Kernel, port: 0, vip: Address([0; 4]) }, peer: Peer::NONE };
 }
 
 /// Finds the connection of a quoted packet, which a real server has sent, or a client to one: as if it were asked for the
@@ -113,15 +145,30 @@ pub fn relate<T: Tables>(t: &T, quoted: &Headers, inside: bool, tunnel: &Headers
     let asked = if inside { *quoted } else { reversed(quoted) };
     let related = of_packet(t, &asked, interface);
     let Some(real) = t.real(related.real) else { return Related::NOTHING };
-    let tunnelled =
-        real.method == Method::Tunnel as u8 && real.family == tunnel.family && real.address == tunnel.destination;
-    if inside && !tunnelled { Related::NOTHING } else { related }
+    if inside && !is_through(&real, tunnel) { Related::NOTHING } else { related }
+}
+
+/// Whether packets to a real server go in a tunnel like this one.
+#[inline(always)]
+fn is_through(real: &Real, tunnel: &Headers) -> bool {
+    let method = match tunnel.protocol {
+        IPPROTO_GRE => Method::Gre,
+        UDP => Method::Gue,
+        _ => Method::Tunnel,
+    };
+    real.method == method as u8
+        && real.family == tunnel.family
+        && real.address == tunnel.destination
+        && (tunnel.protocol != UDP || real.tunnel_port == tunnel.destination_port)
 }
 
 #[inline(always)]
 fn of_packet<T: Tables>(t: &T, asked: &Headers, interface: u32) -> Related {
     let Some(control) = t.control() else { return Related::NOTHING };
     let Some(party) = classify::party(t, &control, asked) else { return Related::NOTHING };
+    if party.is_source() {
+        return of_source(t, &control, asked);
+    }
     match classify::class(t, &control, &party, asked, interface) {
         Ok(Class::Request { service, port, expected }) => of_request(t, &control, asked, service, port, expected),
         Ok(Class::Reply { unique, .. }) => of_reply(t, &control, asked, unique),
@@ -165,15 +212,17 @@ fn of_request<T: Tables>(
     let Some(settings) = t.service(service) else { return related };
     let found = find(t, control, &FromClient::new(&decide::key(asked), control.seed, port));
     if found.exists() {
-        // Of what a real server has sent under fullnat both ends are others.
-        if fullnat::of_state(found.state) == 0 {
+        let source = fullnat::of_state(found.state);
+        related.peer = Peer::source(t, source);
+        if related.peer.is_there || source == 0 {
             related.real = found.real;
             related.way = Way::to_server(found.state as u16);
         }
         return related;
     }
     let stateless = settings.flags & service_flags::UDP_STATELESS != 0;
-    if expected || !(asked.protocol == TCP || (asked.protocol == UDP && stateless)) {
+    let recorded = settings.flags & service_flags::RECORDED != 0;
+    if expected || recorded || !(asked.protocol == TCP || (asked.protocol == UDP && stateless)) {
         return related;
     }
     if let Some(slot) = schedule::slot(t, control, &settings, asked.family, &asked.source, asked.source_port) {
@@ -181,6 +230,16 @@ fn of_request<T: Tables>(
         related.way = Way::to_server(port);
     }
     related
+}
+
+/// Of a real server's packet under fullnat, or what would be one.
+#[inline(always)]
+fn of_source<T: Tables>(t: &T, control: &Control, asked: &Headers) -> Related {
+    let (found, peer) = fullnat::whose(t, control, asked);
+    if !found.exists() {
+        return Related::NOTHING;
+    }
+    Related { real: found.real, way: Way::to_client(found.vip, found.vip_port), peer }
 }
 
 /// Of a real server's packet, or what would be one.
@@ -229,7 +288,18 @@ impl Rewriting for Quoting<'_> {
 /// As [`nat::rewrite`], for an error: the quoted packet's other address and port as well, and every checksum.
 #[inline(always)]
 pub fn rewrite<P: Packet>(p: &mut P, h: &Headers, quoted: &Headers, edit: &nat::Edit) -> Result<(), Reason> {
-    let outer = nat::network(p, h, edit, 1)?;
+    change(p, h, quoted, edit, 1)
+}
+
+/// As [`nat::replace`]: the other end of an error that has been rewritten, and of what it quotes.
+#[inline(always)]
+pub fn replace<P: Packet>(p: &mut P, h: &Headers, quoted: &Headers, edit: &nat::Edit) -> Result<(), Reason> {
+    change(p, h, quoted, edit, 0)
+}
+
+#[inline(always)]
+fn change<P: Packet>(p: &mut P, h: &Headers, quoted: &Headers, edit: &nat::Edit, ages: u8) -> Result<(), Reason> {
+    let outer = nat::network(p, h, edit, ages)?;
     let (l3, l4) = (quoted.network_at(), quoted.transport_at());
     // Where it goes in the one it came from in the other.
     let (old, old_port) =

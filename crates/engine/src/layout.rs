@@ -8,7 +8,7 @@ pub use marca_atomic::{Word32, Word64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Of all layouts in this file: daemon and pinned tables must agree.
-pub const LAYOUT_VERSION: u32 = 10;
+pub const LAYOUT_VERSION: u32 = 11;
 
 /// Limits, each with its reason.
 pub mod limits {
@@ -546,10 +546,12 @@ pub struct Fragment {
     pub key: [Word64; 5],
     /// To a client: the VIP.
     pub vip: [Word64; 2],
-    /// Real server (low half), and above: 1 when it goes to the client.
+    /// Under fullnat: to a real server the source's address, to a client the client's.
+    pub peer: [Word64; 2],
+    /// Real server (low half), and above: 1 when it goes to the client, and 2 under fullnat.
     pub way: Word64,
 }
-const _: () = assert!(size_of::<Fragment>() == 72);
+const _: () = assert!(size_of::<Fragment>() == 88);
 
 /// What each processor has for itself. Made of shared words only, so that safe code can write it; but for the daemon, which
 /// reads the counters and raises the generation, nobody else does.

@@ -8,11 +8,12 @@ use crate::commit;
 use crate::decap;
 use crate::decide::{self, Change, ChangeKind, Decision, To, Way};
 use crate::flow::{self, FromClient, FromServer, NO_RECORD, watch};
-use crate::forward::{self, Method, Sent, fullnat, nat};
+use crate::forward::fullnat::{self, Peer};
+use crate::forward::{self, Method, Sent, nat};
 use crate::fragment;
 use crate::ftp::{self, Lines};
 use crate::icmp;
-use crate::layout::{Control, NO_REAL, SCTP, TCP, UDP, V4, real_flags, service_flags, state_bits};
+use crate::layout::{Address, Control, NO_REAL, SCTP, TCP, UDP, V4, real_flags, service_flags, state_bits};
 use crate::neighbour;
 use crate::packet::{FURTHEST, Packet};
 use crate::reason::{Action, Reason};
@@ -108,12 +109,12 @@ pub fn process<P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Outcome {
             Stage::Back => back(p, t, &mut between),
             Stage::Borrow => borrow(t, &mut between),
             Stage::Hide => hide(p, t, &between),
-            Stage::Follow => follow(p, t, &between),
+            Stage::Follow => follow(p, t, &mut between),
             Stage::Quote => quote(p, t, &mut between),
             Stage::Relate => relate(p, t, &mut between),
-            Stage::Relay => relay(p, t, &between),
+            Stage::Relay => relay(p, t, &mut between),
             Stage::Unwrap => unwrap(p, t, &mut between),
-            Stage::Give => give(p, t, &between),
+            Stage::Give => give(p, t, &mut between),
             Stage::Ftp => overhear(p, t, &mut between),
             Stage::Done => return turn.outcome,
         }
@@ -217,8 +218,10 @@ pub struct Between {
     /// The packet that an ICMP error quotes.
     quoted: Headers,
     work: Work,
+    /// Of an ICMP error about a connection under fullnat.
+    peer: Peer,
     ask: Ask,
-    /// For [`overhear`]: what would be the packet's end, and room for its payload.
+    /// For [`overhear`] and [`hide`]: what would be the packet's end; for the former, room for its payload, too.
     outcome: Outcome,
     lines: Lines,
 }
@@ -229,13 +232,19 @@ impl Between {
         let decision = Decision::to_server(0, 0, 0, Change::NONE, false);
         let outcome = Outcome { reason: Reason::Inconsistent, interface: 0 };
         let work = Work { headers, decision, now: 0 };
-        Self { headers, quoted: headers, work, ask: Ask::NOTHING, outcome, lines: Lines::NOTHING }
+        Self { headers, quoted: headers, work, peer: Peer::NONE, ask: Ask::NOTHING, outcome, lines: Lines::NOTHING }
     }
 
     /// Where [`judge`] has put its work.
     #[inline(always)]
     pub fn work(&self) -> &Work {
         &self.work
+    }
+
+    /// Of an ICMP error: the end that fullnat rewrites besides.
+    #[inline(always)]
+    pub fn peer(&self) -> &Peer {
+        &self.peer
     }
 
     /// The packet's headers, as far as they have been read.
@@ -278,7 +287,7 @@ pub fn judge<P: Packet, T: Tables>(p: &P, t: &mut T, between: &mut Between) -> T
 #[inline(always)]
 pub fn borrow<T: Tables>(t: &mut T, between: &mut Between) -> Turn {
     match fullnat::borrow(t, &mut between.work) {
-        Ok(()) => Turn::to(Stage::Act),
+        Ok(()) => Turn::to(if between.work.headers.fragment { Stage::Follow } else { Stage::Act }),
         Err(reason) => {
             count_refused(t, reason, between);
             finish(t, Err(reason))
@@ -309,14 +318,10 @@ pub fn choose<T: Tables>(t: &mut T, between: &mut Between) -> Turn {
 
 /// Where a packet goes on whose real server is known.
 #[inline(always)]
-fn onwards<T: Tables>(t: &mut T, work: &Work) -> Turn {
+fn onwards<T: Tables>(t: &T, work: &Work) -> Turn {
+    let next = if work.headers.fragment { Stage::Follow } else { Stage::Act };
     let concerns = fullnat::concerns(t, &work.headers, &work.decision);
-    if work.headers.fragment {
-        // Of a later fragment nothing tells the source.
-        let full = concerns || work.decision.source != 0;
-        return if full { finish(t, Err(Reason::Fragment)) } else { Turn::to(Stage::Follow) };
-    }
-    Turn::to(if concerns { Stage::Borrow } else { Stage::Act })
+    Turn::to(if concerns { Stage::Borrow } else { next })
 }
 
 /// The second half of the long way: writes the records and rewrites the frame.
@@ -344,10 +349,15 @@ pub fn act<P: Packet, T: Tables>(p: &mut P, t: &mut T, between: &mut Between) ->
     finish(t, done)
 }
 
-/// What [`act`] has sent on by NAT gets its source.
+/// What [`act`] has sent on by NAT gets its source; and what [`relay`] has, its other end.
 #[inline(always)]
 pub fn hide<P: Packet, T: Tables>(p: &mut P, t: &mut T, between: &Between) -> Turn {
     let Work { headers, decision, .. } = &between.work;
+    if wire::is_icmp(headers) {
+        let Outcome { reason, interface } = between.outcome;
+        let done = icmp::replace(p, headers, &between.quoted, &between.peer.edit(decision.way.to));
+        return finish(t, done.map(|()| Sent { reason, interface }));
+    }
     let done = match t.real(decision.real_index) {
         Some(real) => fullnat::hide(p, t, headers, decision.source)
             .map(|()| Sent { reason: Reason::FullNat, interface: real.interface }),
@@ -393,15 +403,20 @@ pub fn full<P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Turn {
 pub fn back<P: Packet, T: Tables>(p: &P, t: &mut T, between: &mut Between) -> Turn {
     match fullnat::read(p, &mut between.headers) {
         Ok(()) => Turn::to(Stage::Give),
+        Err(Reason::Fragment) => Turn::to(Stage::Follow),
+        Err(Reason::Icmp) => Turn::to(Stage::Quote),
         Err(reason) => finish(t, Err(reason)),
     }
 }
 
 /// The reply goes to the client.
 #[inline(always)]
-pub fn give<P: Packet, T: Tables>(p: &mut P, t: &mut T, between: &Between) -> Turn {
-    let done = fullnat::bring_back(p, t, &between.headers);
-    finish(t, done)
+pub fn give<P: Packet, T: Tables>(p: &mut P, t: &mut T, between: &mut Between) -> Turn {
+    match fullnat::bring_back(p, t, &between.headers) {
+        // To the kernel it would be one of its own packets, and no router's.
+        Err(Reason::ReplyTtl) => between.ask(Ask::of(Reason::TtlExceeded, To::Client)),
+        done => finish(t, done),
+    }
 }
 
 /// Whether the packet may say something on an FTP control connection. It has been rewritten, and is as long as it was.
@@ -433,19 +448,49 @@ pub fn tell<P: Packet, T: Tables>(p: &mut P, t: &mut T, between: &Between) -> Tu
 
 /// A fragment: see [`crate::fragment`].
 #[inline(always)]
-pub fn follow<P: Packet, T: Tables>(p: &mut P, t: &mut T, between: &Between) -> Turn {
+pub fn follow<P: Packet, T: Tables>(p: &mut P, t: &mut T, between: &mut Between) -> Turn {
     let Some(control) = t.control() else { return finish(t, Err(Reason::Inconsistent)) };
     let now = t.now();
     if !between.headers.later {
         let decision = &between.work.decision;
-        fragment::remember(t, &control, &between.headers, decision.real_index, &decision.way, now);
+        let peer = Peer::source(t, decision.source);
+        fragment::remember(t, &control, &between.headers, decision.real_index, &decision.way, &peer, now);
         return Turn::to(Stage::Act);
     }
-    let done = match fragment::find(t, &control, &between.headers, now) {
-        Some(followed) => send(p, t, &between.headers, followed.real, &followed.way, false),
-        None => Err(Reason::Fragment),
+    let Some(followed) = fragment::find(t, &control, &between.headers, now) else {
+        return finish(t, Err(Reason::Fragment));
     };
+    let arrived = aim(between, &followed.way, &followed.peer);
+    let mut done = send(p, t, &between.headers, followed.real, &followed.way, false);
+    between.headers.destination = arrived;
+    if let Ok(sent) = &mut done
+        && has_other_end(sent, &followed.peer)
+    {
+        if sent.reason == Reason::Nat {
+            sent.reason = Reason::FullNat;
+        }
+        if let Err(reason) = nat::network(p, &between.headers, &followed.peer.edit(followed.way.to), 0) {
+            done = Err(reason);
+        }
+    }
     finish(t, done)
+}
+
+/// Under fullnat a packet to a client has another destination. For routes and neighbours it goes there already; answers
+/// where it did.
+#[inline(always)]
+fn aim(between: &mut Between, way: &Way, peer: &Peer) -> Address {
+    let arrived = between.headers.destination;
+    if peer.is_there && way.to == To::Client {
+        between.headers.destination = peer.address;
+    }
+    arrived
+}
+
+/// Whether what NAT has rewritten is fullnat's, and its other end to be rewritten, too.
+#[inline(always)]
+fn has_other_end(sent: &Sent, peer: &Peer) -> bool {
+    peer.is_there && matches!(sent.reason, Reason::Nat | Reason::Reply)
 }
 
 /// The first third of an ICMP error's way: which packet is it about? See [`crate::icmp`].
@@ -471,24 +516,33 @@ pub fn relate<P: Packet, T: Tables>(p: &P, t: &mut T, between: &mut Between) -> 
     between.work.headers = between.headers;
     between.work.decision.real_index = related.real;
     between.work.decision.way = related.way;
+    between.peer = related.peer;
     Turn::to(if inside { Stage::Unwrap } else { Stage::Relay })
 }
 
 /// The last third of an ICMP error's way.
 #[inline(always)]
-pub fn relay<P: Packet, T: Tables>(p: &mut P, t: &mut T, between: &Between) -> Turn {
-    let Decision { real_index, way, .. } = &between.work.decision;
+pub fn relay<P: Packet, T: Tables>(p: &mut P, t: &mut T, between: &mut Between) -> Turn {
+    let Decision { real_index, way, .. } = between.work.decision;
+    let peer = between.peer;
+    aim(between, &way, &peer);
     let rewriting = icmp::Quoting(&between.quoted);
-    let mut done = forward::forward_by(p, t, &between.headers, *real_index, way, &rewriting);
+    let mut done = forward::forward_by(p, t, &between.headers, real_index, &way, &rewriting);
     if let Ok(sent) = &mut done {
         let to_server = way.to == To::Server;
         if to_server {
-            t.count_in(*real_index, between.headers.length, false);
+            t.count_in(real_index, between.headers.length, false);
         } else {
-            t.count_out(*real_index, between.headers.length);
+            t.count_out(real_index, between.headers.length);
         }
+        let hides = has_other_end(sent, &peer);
         if sent.reason.action() == Action::Send {
             sent.reason = if to_server { Reason::ErrorToServer } else { Reason::ErrorToClient };
+        }
+        if hides {
+            // The headers in `work` are those that it came with.
+            between.outcome = Outcome { reason: sent.reason, interface: sent.interface };
+            return Turn::to(Stage::Hide);
         }
     }
     finish(t, done)

@@ -14,6 +14,7 @@ use crate::memory::Memory;
 use crate::services::Clock;
 use crate::view::View;
 use marca_config::plan::Plan;
+use marca_engine::forward::fullnat::Peer;
 use marca_engine::reason::Reason;
 use marca_engine::tables::{Route, Step};
 use marca_engine::{Between, Stage, Work};
@@ -61,7 +62,7 @@ enum Found {
     /// A connection's.
     Work(Work),
     /// An ICMP error about one.
-    Related(Work),
+    Related(Work, Peer),
 }
 
 /// One line each.
@@ -107,7 +108,7 @@ impl Director<'_> {
         match &found {
             Found::Nothing => {}
             Found::Work(work) => story.work(work, &outcome),
-            Found::Related(work) => story.related(work, &outcome),
+            Found::Related(work, peer) => story.related(work, peer, &outcome),
         }
         for step in &overheard {
             story.step(step);
@@ -135,11 +136,14 @@ impl Director<'_> {
         if turn.stage == Stage::Borrow {
             turn = marca_engine::borrow(&mut shadow, &mut between);
         }
-        if turn.stage == Stage::Back && marca_engine::back(frame, &mut shadow, &mut between).stage == Stage::Give {
-            marca_engine::give(&mut frame.clone(), &mut shadow, &between);
+        if turn.stage == Stage::Back {
+            turn = marca_engine::back(frame, &mut shadow, &mut between);
+        }
+        if turn.stage == Stage::Give {
+            turn = marca_engine::give(&mut frame.clone(), &mut shadow, &mut between);
         }
         if turn.stage == Stage::Follow {
-            turn = marca_engine::follow(&mut frame.clone(), &mut shadow, &between);
+            turn = marca_engine::follow(&mut frame.clone(), &mut shadow, &mut between);
         }
         if turn.stage == Stage::Quote {
             turn = marca_engine::quote(frame, &mut shadow, &mut between);
@@ -149,7 +153,7 @@ impl Director<'_> {
         }
         let found = match turn.stage {
             Stage::Act => Found::Work(*between.work()),
-            Stage::Relay | Stage::Unwrap => Found::Related(*between.work()),
+            Stage::Relay | Stage::Unwrap => Found::Related(*between.work(), *between.peer()),
             _ => Found::Nothing,
         };
         (shadow.take_steps(), found)

@@ -17,6 +17,16 @@ fn large_datagrams_arrive_whole_by_nat() {
 }
 
 #[test]
+fn large_datagrams_arrive_whole_by_fullnat() {
+    let mut site = Site::routed("fragments fullnat", 3);
+    let _servers = site.serve();
+    start(&mut site, "fullnat");
+    [V4, V6].into_iter().for_each(|family| datagrams_arrive_whole(&site, family));
+    let status = site.status();
+    assert!(status.reason("fullnat") >= 2 * CLIENTS * 6 && status.reason("reply") >= 2 * CLIENTS * 6, "{status:?}");
+}
+
+#[test]
 fn large_datagrams_arrive_whole_by_direct_routing() {
     let mut site = Site::flat("fragments dr", 3);
     let _servers = site.serve();
@@ -53,8 +63,10 @@ fn hold_vips(site: &Site) {
 }
 
 fn start(site: &mut Site, method: &str) {
+    // Several, lest two clients' packets to one server have one identification.
+    let sources = if method == "fullnat" { "source = ['10.0.0.100-10.0.0.131', 'fd00::100']\n" } else { "" };
     let config = format!(
-        "{}[service.shop]\nvip = ['{}', '{}']\nports = ['udp/443']\nscheduler = 'rr'\nforward = '{method}'\n{}",
+        "{}[service.shop]\nvip = ['{}', '{}']\nports = ['udp/443']\nscheduler = 'rr'\nforward = '{method}'\n{sources}{}",
         site.router(),
         VIPS[0].v4,
         VIPS[0].v6,

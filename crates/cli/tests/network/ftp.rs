@@ -2,7 +2,8 @@
 
 use crate::methods::{Family, V4, V6, prepare_tunnel};
 use crate::site::{PATIENCE, Site, Status, host};
-use marca_testkit::topology::{DualStack, Process, VIPS};
+use marca_daemon::linux::offload::set_tx_checksum;
+use marca_testkit::topology::{DualStack, IN, OUT, Process, Topology, VIPS};
 use std::fs::{self, Permissions};
 use std::net::{IpAddr, Ipv4Addr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
@@ -24,6 +25,27 @@ fn ftp_through_nat_that_reads_it() {
     let status = farm.check(&site);
     assert!(status.reason("ftp_announced") >= 2 * EVERY_WAY.len() as u64, "one for each transfer");
     assert_eq!(status.reason("ftp_unfollowed"), 0);
+}
+
+/// TC gets segments that are still to be cut, with checksums that are still to be computed. On the director's own way out
+/// they are, so that whoever gets them verifies what has become of a rewritten line's.
+#[test]
+fn ftp_through_nat_that_reads_it_by_tc_with_all_offloads_on() {
+    let net = Topology::routed("cli ftp tc", SERVERS).unwrap().with_offloads().unwrap();
+    let mut site = Site::around("ftp tc", net).by_tc();
+    site.net.director().enter(|| [OUT, IN].into_iter().for_each(|name| set_tx_checksum(name, false).unwrap()));
+    let farm = Farm::start(&site, "");
+    let DualStack { v4, v6 } = VIPS[0];
+    site.run(&format!(
+        "{}[service.files]\nvip = ['{v4}', '{v6}']\nprotocol = 'ftp'\n{}",
+        site.router(),
+        site.servers("files"),
+    ));
+    let status = farm.check(&site);
+    assert!(status.reason("ftp_announced") >= 2 * EVERY_WAY.len() as u64, "one for each transfer");
+    assert_eq!(status.reason("ftp_unfollowed"), 0);
+    let mean = status.total("files", "in_bytes") / status.total("files", "in_packets");
+    assert!(mean > 2000, "packets that stand for many, or this shows nothing: {mean} bytes");
 }
 
 /// As the manuals do it: the servers name the VIP, the passive ports are the service's, and what they open from port 20

@@ -4,9 +4,9 @@ use crate::methods::{Family, V4, V6, prepare_tunnel};
 use crate::site::{PATIENCE, Site, host, serve};
 use marca_testkit::frame::pattern;
 use marca_testkit::peer;
-use marca_testkit::topology::{Namespace, VIPS};
+use marca_testkit::topology::{DualStack, Namespace, VIPS};
 use std::io::ErrorKind;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::process::Command;
 
 #[test]
@@ -28,6 +28,13 @@ fn a_small_link_far_outside_is_discovered_by_a_real_server_under_tunnels() {
     VIPS[0].both().into_iter().for_each(|vip| site.net.server(0).hold_vip(vip).unwrap());
     prepare_tunnel(&site, V4);
     small_link(&mut site, "tunnel");
+}
+
+/// The real server knows the client by its source alone: so it is the source's path that becomes smaller.
+#[test]
+fn a_small_link_far_outside_is_discovered_by_a_real_server_under_fullnat() {
+    let mut site = Site::routed("pmtu fullnat", 2);
+    small_link(&mut site, "fullnat");
 }
 
 /// What the link between the client, which is a router here, and the far host takes.
@@ -61,7 +68,7 @@ fn small_link(site: &mut Site, method: &str) {
     ])
     .unwrap();
     let mut others = vec![site.net.director()];
-    if method != "nat" {
+    if method == "dr" || method == "tunnel" {
         others.push(server);
     }
     for namespace in others {
@@ -70,10 +77,11 @@ fn small_link(site: &mut Site, method: &str) {
     }
     let _web1 = serve(server, "web1");
     let config = format!(
-        "{}[service.shop]\nvip = ['{}', '{}']\nports = ['tcp/80']\nforward = '{method}'\n{}",
+        "{}[service.shop]\nvip = ['{}', '{}']\nports = ['tcp/80']\nforward = '{method}'\n{}{}",
         site.router(),
         VIPS[0].v4,
         VIPS[0].v6,
+        sources(method),
         site.weighted("shop", &[1]),
     );
     site.run(&config);
@@ -89,7 +97,8 @@ fn small_link(site: &mut Site, method: &str) {
         let answer = far.enter(|| peer::ask(Some(from), &url, PATIENCE)).unwrap();
         assert!(answer.body == wanted, "{} of {DOWNLOAD} bytes arrived, or not those", answer.body.len());
         assert!(site.status().reason("error_to_server") > told, "{family:?}: nobody complained");
-        let known = said(server, "ip", &["route", "get", &from.to_string()]);
+        let known_as = if method == "fullnat" { family.of(SOURCE) } else { from };
+        let known = said(server, "ip", &["route", "get", &known_as.to_string()]);
         assert!(known.contains(&format!("mtu {SMALL}")), "{family:?}: {known}");
     }
     assert_eq!(site.status().reason("inconsistent"), 0);
@@ -98,7 +107,24 @@ fn small_link(site: &mut Site, method: &str) {
 #[test]
 fn a_client_hears_a_real_servers_refusal_from_the_vip() {
     let mut site = Site::routed("refusal", 1);
-    start(&mut site, "nat");
+    hears_a_refusal(&mut site, "nat");
+}
+
+#[test]
+fn a_client_hears_a_real_servers_refusal_from_the_vip_under_fullnat_and_a_source_answers_pings() {
+    let mut site = Site::routed("refusal full", 1);
+    hears_a_refusal(&mut site, "fullnat");
+    for source in SOURCE.both().map(|source| source.to_string()) {
+        for size in ["56", "4000"] {
+            let arguments = ["-n", "-c", "3", "-i", "0.05", "-W", "5", "-s", size, &source];
+            let said = said(site.net.server(0), "ping", &arguments);
+            assert!(said.contains("3 received"), "{source}, {size} bytes: {said}");
+        }
+    }
+}
+
+fn hears_a_refusal(site: &mut Site, method: &str) {
+    start(site, method);
     for family in [V4, V6] {
         let vip = SocketAddr::new(family.of(VIPS[0]), 9);
         let from = SocketAddr::new(family.of(site.net.client_address(3)), 0);
@@ -164,13 +190,21 @@ fn traceroute_shows_the_director_and_the_real_server_both_as_the_vip() {
 /// HTTP, and ports of UDP that nobody has.
 fn start(site: &mut Site, method: &str) {
     let config = format!(
-        "{}[service.shop]\nvip = ['{}', '{}']\nports = ['tcp/80', 'udp/9', 'udp/33434-33500']\nforward = '{method}'\n{}",
+        "{}[service.shop]\nvip = ['{}', '{}']\nports = ['tcp/80', 'udp/9', 'udp/33434-33500']\nforward = '{method}'\n{}{}",
         site.router(),
         VIPS[0].v4,
         VIPS[0].v6,
+        sources(method),
         site.servers("shop"),
     );
     site.run(&config);
+}
+
+const SOURCE: DualStack =
+    DualStack { v4: Ipv4Addr::new(10, 0, 0, 100), v6: Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x100) };
+
+fn sources(method: &str) -> String {
+    if method == "fullnat" { format!("source = ['{}', '{}']\n", SOURCE.v4, SOURCE.v6) } else { String::new() }
 }
 
 fn said(namespace: &Namespace, program: &str, arguments: &[&str]) -> String {
@@ -185,7 +219,21 @@ fn said(namespace: &Namespace, program: &str, arguments: &[&str]) -> String {
 /// client.
 #[test]
 fn a_small_link_before_a_tunnels_end_is_told_to_the_client() {
-    let mut site = Site::flat("pmtu inside", 2);
+    small_link_inside("tunnel", SMALL - 20);
+}
+
+#[test]
+fn a_small_link_before_the_end_of_a_gre_tunnel_is_told_to_the_client() {
+    small_link_inside("gre", SMALL - 24);
+}
+
+#[test]
+fn a_small_link_before_the_end_of_a_gue_tunnel_is_told_to_the_client() {
+    small_link_inside("gue", SMALL - 32);
+}
+
+fn small_link_inside(method: &str, fits: u32) {
+    let mut site = Site::flat(&format!("pmtu inside {method}"), 2);
     VIPS[0].both().into_iter().for_each(|vip| site.net.server(0).hold_vip(vip).unwrap());
     // The second server is a router to the real server's other address, behind a small link.
     let (server, router) = (site.net.server(0), site.net.server(1));
@@ -202,7 +250,7 @@ fn a_small_link_before_a_tunnels_end_is_told_to_the_client() {
     site.net.director().ip(&[format!("route add 10.9.0.0/24 via {via}")]).unwrap();
     let _web1 = serve(server, "web1");
     let config = format!(
-        "{}[service.shop]\nvip = '{}'\nports = ['tcp/80']\nforward = 'tunnel'\nserver = [{{ address = '10.9.0.2' }}]\n",
+        "{}[service.shop]\nvip = '{}'\nports = ['tcp/80']\nforward = '{method}'\nserver = [{{ address = '10.9.0.2' }}]\n",
         site.router(),
         VIPS[0].v4,
     );
@@ -213,6 +261,6 @@ fn a_small_link_before_a_tunnels_end_is_told_to_the_client() {
     let answer = site.net.client().enter(|| peer::send(Some(from), &sink, &body, PATIENCE)).unwrap();
     assert_eq!(answer.body, format!("{} {:016x}\n", body.len(), peer::checksum(&body)).as_bytes());
     let known = said(site.net.client(), "ip", &["route", "get", &VIPS[0].v4.to_string(), "from", &from.to_string()]);
-    assert!(known.contains("mtu 1280"), "{known}");
+    assert!(known.contains(&format!("mtu {fits}")), "{known}");
     assert!(site.status().reason("fragmentation_needed") > 0);
 }

@@ -12,10 +12,11 @@ use marca_daemon::routes::Routes;
 use marca_daemon::standings::{Health, HealthPort, Standings};
 use marca_engine::decap::{Policy, decapsulate};
 use marca_engine::flow::{self, Key, Record};
-use marca_engine::layout::{Address, Cell, Real, V4, V6, Word32, real_flags, state_bits};
+use marca_engine::layout::{Address, Cell, Fragment, Real, Word32, real_flags, state_bits};
 use marca_engine::reason::Action;
 use marca_engine::tables::Route;
-use marca_engine::{Outcome, Reason, wire};
+use marca_engine::wire::Headers;
+use marca_engine::{Outcome, Reason, icmp, wire};
 use marca_tables::explain::Director;
 use marca_tables::ids::Ids;
 use marca_tables::memory::{Capacity, Memory, WATCH_WORDS};
@@ -318,32 +319,52 @@ impl Both {
     fn route(&self, bytes: &[u8]) -> Route {
         let frame = Frame::new(bytes.to_vec(), 0);
         let Ok(mut h) = wire::network(&frame) else { return Route::None };
+        let walked = if wire::has_extensions(&h) { wire::extensions(&frame, &mut h) } else { Ok(()) };
+        let quoted = wire::is_icmp(&h).then(|| wire::quote(&frame, usize::from(h.l4) + 8, h.family).ok()).flatten();
         // An error about a tunnel leads to an answer to whoever has sent what was inside.
-        let inside = || {
-            let quoted = wire::quote(&frame, usize::from(h.l4) + 8, h.family).ok()?;
-            let family = if quoted.protocol == wire::IPPROTO_IPIP { V4 } else { V6 };
-            let tunnelled = wire::is_icmp(&h) && matches!(quoted.protocol, wire::IPPROTO_IPIP | wire::IPPROTO_IPV6);
-            tunnelled.then(|| wire::quote(&frame, quoted.transport_at(), family).ok())?
+        let inside = |quoted: &Headers| match icmp::carried(&frame, quoted) {
+            (0, _) => None,
+            (family, between) => wire::quote(&frame, quoted.transport_at() + between, family).ok(),
         };
-        if let Some(packet) = inside() {
+        if let Some(packet) = quoted.as_ref().and_then(inside) {
             return self.network.route(classifier::ip(packet.family, &packet.source));
         }
         let to = classifier::ip(h.family, &h.destination);
         if !self.plan.sources.contains(&to) {
             return self.network.route(to);
         }
-        // Under fullnat it is asked about the client, whom the reverse record knows.
-        let walked = if wire::has_extensions(&h) { wire::extensions(&frame, &mut h) } else { Ok(()) };
-        if walked.and_then(|()| wire::transport(&frame, &mut h)).is_err() {
-            return Route::None;
-        }
+        // Under fullnat it is asked about the client.
+        let client = match quoted {
+            Some(quoted) => {
+                self.client_of((&quoted.source, quoted.source_port), quoted.destination_port, quoted.protocol)
+            }
+            None if h.later => self.client_of_fragment(&h),
+            None if walked.and_then(|()| wire::transport(&frame, &mut h)).is_err() => None,
+            None => self.client_of((&h.destination, h.destination_port), h.source_port, h.protocol),
+        };
+        client.map_or(Route::None, |client| self.network.route(classifier::ip(h.family, &client)))
+    }
+
+    /// Whom the reverse record knows that has this source, and a real server's port.
+    fn client_of(&self, (source, source_port): (&Address, u16), port: u16, protocol: u8) -> Option<Address> {
         let is_of = |(key, record): &(Key, Record)| {
             record.state & state_bits::REVERSE != 0
-                && (key.client, key.client_port, key.protocol) == (h.destination, h.destination_port, h.protocol)
-                && record.state as u16 == h.source_port
+                && (key.client, key.client_port, key.protocol) == (*source, source_port, protocol)
+                && record.state as u16 == port
         };
-        let reverse = touched_cells(&self.native).filter_map(flow::read).find(is_of);
-        reverse.map_or(Route::None, |(key, _)| self.network.route(classifier::ip(key.family, &key.vip)))
+        touched_cells(&self.native).filter_map(flow::read).find(is_of).map(|(key, _)| key.vip)
+    }
+
+    /// Whom the first fragment of this one's packet went to.
+    fn client_of_fragment(&self, h: &Headers) -> Option<Address> {
+        let fragments = &self.native.fragments;
+        let [a, b] = h.source.words();
+        let is_of = |record: &&Fragment| {
+            [record.key[0].get(), record.key[1].get()] == [a, b] && record.key[4].get() as u32 == h.identification
+        };
+        let record = fragments.touched().into_iter().filter_map(|index| fragments.at(index)).find(is_of)?;
+        let [a, b] = [record.peer[0].get(), record.peer[1].get()];
+        Some(Address([a as u32, (a >> 32) as u32, b as u32, (b >> 32) as u32]))
     }
 
     /// A packet's way through the decapsulator.
@@ -509,6 +530,7 @@ fn written(memory: &Memory) -> Written {
         let [a, b, c, d, e] = std::array::from_fn(|i| f.key[i].get());
         let stamp = u64::from(f.stamp.get());
         words.push(("fragment", index, [stamp, a, b, c, d, e, f.vip[0].get(), f.vip[1].get(), f.way.get()]));
+        words.push(("fragment's peer", index, [f.peer[0].get(), f.peer[1].get(), 0, 0, 0, 0, 0, 0, 0]));
     }
     // A time alone is nothing.
     words.retain(|(_, _, words)| *words != [0; 9]);

@@ -14,6 +14,7 @@ use super::{Sent, nat, to_client};
 use crate::commit;
 use crate::decide::{self, Change, ChangeKind, Decision, To, Way};
 use crate::flow::{self, Found, FromServer, Key, NO_RECORD, Place, Record, WhenFull};
+use crate::fragment;
 use crate::hash;
 use crate::layout::{Address, Control, Real, TCP, UDP, limits, real_flags, state_bits};
 use crate::packet::Packet;
@@ -40,6 +41,40 @@ fn source(number: u32, port: u16) -> Source {
 #[inline(always)]
 pub fn of_state(state: u64) -> Source {
     if state & state_bits::FTP != 0 { 0 } else { (state >> state_bits::SOURCE_SHIFT) as u32 }
+}
+
+/// The other end of a packet, the one that NAT leaves alone: what it becomes under fullnat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// False: it stays as it is.
+    pub is_there: bool,
+    /// To a real server the source, to a client the client.
+    pub address: Address,
+    pub port: u16,
+}
+
+impl Peer {
+    pub const NONE: Self = Self { is_there: false, address: Address([0; 4]), port: 0 };
+
+    #[inline(always)]
+    pub fn client(address: Address, port: u16) -> Self {
+        Self { is_there: true, address, port }
+    }
+
+    /// Of a source; that of none is nobody.
+    #[inline(always)]
+    pub fn source<T: Tables>(t: &T, source: Source) -> Self {
+        match t.source(source >> 16) {
+            Some(address) if source != 0 => Self { is_there: true, address, port: source as u16 },
+            _ => Self::NONE,
+        }
+    }
+
+    /// How a packet that goes there is rewritten.
+    #[inline(always)]
+    pub fn edit(&self, to: To) -> nat::Edit {
+        nat::Edit { source: to == To::Server, address: self.address, port: self.port }
+    }
 }
 
 /// Whether the packet's records are more than what [`commit`] sees to: a new connection under fullnat, one whose handshake
@@ -204,15 +239,12 @@ pub fn hide<P: Packet, T: Tables>(p: &mut P, t: &T, h: &Headers, source: Source)
     nat::replace(p, h, &nat::Edit { source: true, address, port: source as u16 })
 }
 
-/// Reads a packet to a source address. ICMP errors and echoes to one are the kernel's.
+/// Reads a packet to a source address.
 #[inline(always)]
 pub fn read<P: Packet>(p: &P, h: &mut Headers) -> Result<(), Reason> {
     *h = wire::network(p)?;
     if wire::has_extensions(h) {
         wire::extensions(p, h)?;
-    }
-    if h.fragment {
-        return Err(Reason::Fragment);
     }
     wire::transport(p, h)
 }
@@ -242,11 +274,30 @@ pub fn bring_back<P: Packet, T: Tables>(p: &mut P, t: &mut T, h: &Headers) -> Re
     d.change = Change::update(table, found.index, found.state, to);
     commit::update(t, &control, h, &d, now);
     let way = Way::to_client(found.vip, found.vip_port);
+    if h.fragment {
+        fragment::remember(t, &control, h, found.real, &way, &Peer::client(client, port), now);
+    }
     // For routes and neighbours the packet goes to the client already.
     let sent = to_client(p, t, &Headers { destination: client, destination_port: port, ..*h }, &way, &nat::Plain)?;
     nat::replace(p, h, &nat::Edit { source: false, address: client, port })?;
     t.count_out(found.real, h.length);
     Ok(sent)
+}
+
+/// Whose connection a packet of a real server's to a source is, without a trace: its record, and its client.
+#[inline(always)]
+pub fn whose<T: Tables>(t: &T, control: &Control, h: &Headers) -> (Found, Peer) {
+    let (_, reverse) = find(t, control, &FromServer::new(h, control.seed).reverse());
+    if !reverse.exists() {
+        return (Found::NOTHING, Peer::NONE);
+    }
+    let (client, port) = (reverse.vip, reverse.vip_port);
+    let m = FromServer::of(h.family, h.protocol, (&client, port), (&h.source, h.source_port), control.seed);
+    let (table, found) = find(t, control, &m.with_source(of_state(reverse.state)));
+    if found.exists() {
+        t.note(Step::Flow { table, real: found.real, state: found.state });
+    }
+    (found, Peer::client(client, port))
 }
 
 /// Established, or half-open.

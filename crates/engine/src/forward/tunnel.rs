@@ -18,6 +18,8 @@ pub const OUTER_V6: usize = IPV6_HEADER;
 pub const GRE_HEADER: usize = 4;
 /// UDP's header, and GUE's.
 pub const GUE_HEADER: usize = 12;
+/// The first of the source ports that GUE packets get: the dynamic ports (RFC 6335 §6).
+pub const FIRST_PORT: u16 = 0xc000;
 
 /// Adds the outer headers; lowers the inner time to live, as the tunnel's entry forwards the packet (RFC 2003 §3.1).
 #[inline(always)]
@@ -131,12 +133,11 @@ fn gue(h: &Headers, real: &Real, length: u16, inner: u8, sum: u64) -> [u8; GUE_H
 }
 
 /// The flow shows in the source port, so that the way's links, and the real server's queues and processors, can be shared
-/// out by it (draft-ietf-intarea-gue §5.11): of the dynamic ports (RFC 6335 §6). Not seeded: two directors send the
-/// same flow alike.
+/// out by it (draft-ietf-intarea-gue §5.11). Not seeded: two directors send the same flow alike.
 #[inline(always)]
 fn source_port(h: &Headers) -> u16 {
     let ports = u64::from(h.source_port) | u64::from(h.destination_port) << 16 | u64::from(h.protocol) << 32;
-    0xc000 | hash::address(u64::from(h.destination.0[3]), &h.source, ports) as u16
+    FIRST_PORT | hash::address(u64::from(h.destination.0[3]), &h.source, ports) as u16
 }
 
 /// No sum of a few words is as great.

@@ -208,6 +208,7 @@ impl Tables for Shadow<'_> {
             seen: Word32::new(fragment.seen.get()),
             key: std::array::from_fn(|i| copy_word(&fragment.key[i])),
             vip: std::array::from_fn(|i| copy_word(&fragment.vip[i])),
+            peer: std::array::from_fn(|i| copy_word(&fragment.peer[i])),
             way: copy_word(&fragment.way),
         };
         self.fragments.at(index, || self.view.fragment(index).map(copy))

@@ -10,6 +10,7 @@ use marca_config::model::BelowQuorum;
 use marca_config::plan::{DestinationPlan, Family, PortPlan, ServicePlan};
 use marca_engine::decide::{Change, ChangeKind, Decision, RememberKind, To};
 use marca_engine::forward::Method;
+use marca_engine::forward::fullnat::Peer;
 use marca_engine::layout::{Condition, NO_REAL, Real, Server, Service, real_flags, state_bits};
 use marca_engine::reason::{Action, Reason};
 use marca_engine::schedule::{Scheduler, locality, threshold};
@@ -382,7 +383,7 @@ impl<'a> Story<'a> {
     }
 
     /// An ICMP error: where it goes, and as what.
-    pub fn related(&mut self, work: &Work, outcome: &Outcome) {
+    pub fn related(&mut self, work: &Work, peer: &Peer, outcome: &Outcome) {
         let Work { headers: h, decision: d, .. } = work;
         self.real = Some(self.names.real(d.real_index));
         if self.service.is_none() {
@@ -392,14 +393,20 @@ impl<'a> Story<'a> {
         let Some(real) = self.memory().reals.get(d.real_index) else { return };
         let nat = real.method == NAT;
         let end = SocketAddr::new(ip(real.family, &real.address), d.way.port);
+        let other = SocketAddr::new(ip(h.family, &peer.address), peer.port);
         self.say(match outcome.reason {
             Reason::FragmentationNeeded | Reason::TooBig => {
                 format!("That was in the tunnel to {name}: the client is told what fits there.")
             }
             _ if d.way.to == To::Client => {
                 let vip = SocketAddr::new(ip(h.family, &d.way.vip), d.way.port);
-                format!("It goes to the client as the VIP's, and what it quotes becomes a packet to {vip}.")
+                let from = if peer.is_there { format!(" from {other}") } else { String::new() };
+                format!("It goes to the client as the VIP's, and what it quotes becomes a packet{from} to {vip}.")
             }
+            _ if nat && peer.is_there => format!(
+                "It goes to {name} as one from {}, and what it quotes becomes a packet from {end} to {other}.",
+                other.ip()
+            ),
             _ if nat => format!("It goes to {name}, and what it quotes becomes a packet from {end}."),
             _ => format!("It goes to {name} as its connection's packets do."),
         });

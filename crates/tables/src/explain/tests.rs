@@ -215,6 +215,46 @@ fn errors_and_fragments_are_told_by_what_they_follow() {
     assert_eq!((fragment.service.as_deref(), fragment.real.as_deref()), (Some("shop"), Some("web1")));
 }
 
+/// Both ends are rewritten, and told.
+#[test]
+fn errors_and_fragments_under_fullnat_are_told_by_what_they_follow() {
+    let shop = SHOP.replace("\"tcp/80\"", "\"tcp/80\", \"udp/53\"");
+    let tables = Tables::of(&shop.replace("rr\"", "rr\"\nforward = \"fullnat\"\nsource = \"10.0.0.100\""));
+    tables.resolve();
+    let sent = tables.explain(SYN);
+    let line = sent.lines.iter().find_map(|line| line.strip_prefix("Fullnat: its source becomes ")).unwrap();
+    let source = line.strip_suffix('.').unwrap().to_owned();
+    let (_, port) = source.rsplit_once(':').unwrap();
+    tables.take(SYN);
+    let explanation = tables.explain(
+        "ip4 203.0.113.1 > 192.0.2.10 / icmp unreachable code=4 mtu=1400 / ip4 192.0.2.10 > 198.51.100.7 / tcp 443 > 4242 A",
+    );
+    let line = format!(
+        "It goes to web1 (10.0.0.11, weight 3) as one from 10.0.0.100, and what it quotes becomes a packet from \
+         10.0.0.11:8443 to {source}."
+    );
+    assert!(explanation.lines.contains(&line), "{explanation}");
+    let error = tables.explain(&format!(
+        "ip4 10.0.0.11 > 10.0.0.100 / icmp unreachable code=3 / ip4 10.0.0.100 > 10.0.0.11 / tcp {port} > 8443 A"
+    ));
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "IPv4 ICMP from 10.0.0.11 to 10.0.0.100, 68 bytes, time to live 64.\n\
+             It is about a packet of TCP from {source} to 10.0.0.11:8443.\n\
+             Its connection is known, to web1: half-open.\n\
+             It goes to the client as the VIP's, and what it quotes becomes a packet from 198.51.100.7:4242 to \
+             192.0.2.10:443.\n\
+             Sent to the client as the VIP's: an ICMP error about what it has sent to its real server.\n"
+        )
+    );
+    assert_eq!((error.service.as_deref(), error.real.as_deref()), (Some("shop"), Some("web1")));
+    tables.take("ip4 198.51.100.7 > 192.0.2.10 mf / udp 4242 > 53 len=200 / data 64");
+    let fragment = tables.explain("ip4 198.51.100.7 > 192.0.2.10 frag=9 proto=17 / data 64");
+    assert!(fragment.lines.contains(&"The first fragment of its packet went to web1.".to_owned()), "{fragment}");
+    assert_eq!(fragment.reason, Reason::FullNat);
+}
+
 #[test]
 fn nothing_is_written() {
     let tables = Tables::of(SHOP);

@@ -269,6 +269,37 @@ proptest! {
     }
 
     #[test]
+    fn an_error_under_fullnat_quotes_what_its_receiver_knows(
+        words in words(), host in 1u16..200, port: u16, member in prop_oneof![Just(443u16), any::<u16>()], code in 0u8..8,
+    ) {
+        prop_assume!(words.transport.0 != "sctp");
+        let director = director(Forward::FullNat);
+        let (client, vip) = (client(words.v6, host, port), vip(words.v6, member));
+        let real = real(words.v6, words.transport.0, member);
+        let number = if words.transport.0 == "tcp" { 6 } else { 17 };
+        let (_, opened) = director.process(Way { protocol: number, from: client, to: vip }.frame(Segment::Syn), 1);
+        let source = Way::of(&opened).from;
+        let routers: [IpAddr; 2] = if words.v6 { [ip("2001:db8:99::1"), ip("fd00::99")] } else { [ip("203.0.113.1"), ip("10.0.0.99")] };
+        let error = |from: IpAddr, to: IpAddr, ttl: u8| {
+            if words.v6 {
+                format!("ip6 {from} > {to} hop={ttl} / icmp6 unreachable code={code} / ")
+            } else {
+                format!("ip4 {from} > {to} ttl={ttl} / icmp unreachable code={code} / ")
+            }
+        };
+        let sent = words.frame_in(FROM_CLIENT, &error(routers[0], vip.0, 9), vip, client, words.ttl);
+        let (outcome, arrived) = director.process(sent, 1);
+        prop_assert_eq!(outcome.reason, Reason::ErrorToServer);
+        let expected = words.frame_in(macs_to_server(words.v6), &error(source.0, real.0, 8), real, source, words.ttl);
+        prop_assert_eq!(frame::describe(&arrived), frame::describe(&expected));
+        let sent = words.frame_in(FROM_CLIENT, &error(routers[1], source.0, 9), source, real, words.ttl);
+        let (outcome, arrived) = director.process(sent, 2);
+        prop_assert_eq!(outcome.reason, Reason::ErrorToClient);
+        let expected = words.frame_in(TO_CLIENT, &error(vip.0, client.0, 8), client, vip, words.ttl);
+        prop_assert_eq!(frame::describe(&arrived), frame::describe(&expected));
+    }
+
+    #[test]
     fn a_packet_whose_time_is_over_goes_back_as_its_answer(words in words(), ttl in 0u8..2, forward in select(vec![
         Forward::Nat, Forward::Dr, Forward::Tunnel, Forward::Gre, Forward::Gue(Gue::DEFAULT),
     ])) {
