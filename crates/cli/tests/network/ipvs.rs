@@ -76,6 +76,7 @@ fn what_is_wrong_with_arguments_or_files_is_2_and_everything_else_1() {
         output.status.code().unwrap()
     };
     assert_eq!(code(&["nonsense"]), 2);
-    assert_eq!(code(&["check", "/nonexistent/marca.toml"]), 2);
+    assert_eq!(code(&["check", concat!(env!("CARGO_MANIFEST_DIR"), "/../config/tests/refused/ftp.toml")]), 2);
+    assert_eq!(code(&["check", "/nonexistent/marca.toml"]), 1);
     assert_eq!(code(&["status", "--run-dir", "/nonexistent", "--pin-dir", "/nonexistent"]), 1);
 }
