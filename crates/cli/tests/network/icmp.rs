@@ -215,8 +215,8 @@ fn said(namespace: &Namespace, program: &str, arguments: &[&str]) -> String {
     said.into_owned()
 }
 
-/// A link behind the director takes less than its neighbours: what a router says of the tunnel's packets is told to the
-/// client.
+/// A link behind the director takes less than its neighbours: what a router says of the tunnel's packets, or of those from
+/// a source of fullnat, is told to the client.
 #[test]
 fn a_small_link_before_a_tunnels_end_is_told_to_the_client() {
     small_link_inside("tunnel", SMALL - 20);
@@ -230,6 +230,11 @@ fn a_small_link_before_the_end_of_a_gre_tunnel_is_told_to_the_client() {
 #[test]
 fn a_small_link_before_the_end_of_a_gue_tunnel_is_told_to_the_client() {
     small_link_inside("gue", SMALL - 32);
+}
+
+#[test]
+fn a_small_link_before_a_real_server_under_fullnat_is_told_to_the_client() {
+    small_link_inside("fullnat", SMALL);
 }
 
 fn small_link_inside(method: &str, fits: u32) {
@@ -249,8 +254,13 @@ fn small_link_inside(method: &str, fits: u32) {
     let via = site.net.server_address(1).v4;
     site.net.director().ip(&[format!("route add 10.9.0.0/24 via {via}")]).unwrap();
     let _web1 = serve(server, "web1");
+    let (source, reason) = match method {
+        "fullnat" => ("source = '192.0.2.50'\n", "error_to_client"),
+        _ => ("", "fragmentation_needed"),
+    };
     let config = format!(
-        "{}[service.shop]\nvip = '{}'\nports = ['tcp/80']\nforward = '{method}'\nserver = [{{ address = '10.9.0.2' }}]\n",
+        "{}[service.shop]\nvip = '{}'\nports = ['tcp/80']\nforward = '{method}'\n{source}\
+         server = [{{ address = '10.9.0.2' }}]\n",
         site.router(),
         VIPS[0].v4,
     );
@@ -262,5 +272,5 @@ fn small_link_inside(method: &str, fits: u32) {
     assert_eq!(answer.body, format!("{} {:016x}\n", body.len(), peer::checksum(&body)).as_bytes());
     let known = said(site.net.client(), "ip", &["route", "get", &VIPS[0].v4.to_string(), "from", &from.to_string()]);
     assert!(known.contains(&format!("mtu {fits}")), "{known}");
-    assert!(site.status().reason("fragmentation_needed") > 0);
+    assert!(site.status().reason(reason) > 0);
 }
