@@ -26,7 +26,7 @@ pub struct Options {
     place: PlaceOptions,
 }
 
-/// Runs until SIGTERM or SIGINT; SIGHUP reads the configuration again.
+/// Runs until SIGTERM, SIGINT or a request to end; SIGHUP reads the configuration again.
 pub fn run(options: &Options) -> Result<()> {
     let place = options.place.place();
     // Kept until the end.
@@ -45,11 +45,8 @@ pub fn run(options: &Options) -> Result<()> {
     let ran = runtime
         .block_on(marca_daemon::run::run(place, &options.config, &text, |started| ready(started, options.log_format)));
     match ran {
-        Ok(()) => {
-            say(
-                options.log_format,
-                "the daemon ends; packets are forwarded as before (`marca stop --detach` takes everything away)",
-            );
+        Ok(end) => {
+            say(options.log_format, &end.to_string());
             Ok(())
         }
         Err(DirectorError::Config(faults)) => {

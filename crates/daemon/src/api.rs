@@ -30,12 +30,12 @@ mod read;
 mod records;
 mod routes;
 
-pub use ask::{Asked, Done, Reloaded};
+pub use ask::{Asked, Done, Reloaded, Stopping};
 pub use events::{About, Event, Events, Kind};
 pub use network::new_token;
 pub use problem::Problem;
 pub use records::{ClientStatus, FlowStatus, Flows, FlowsEnded, Persist, Unpinned};
-pub use routes::document;
+pub use routes::{Stop, document};
 
 use crate::metrics::Scraper;
 use crate::place::Place;
@@ -46,7 +46,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{io, thread};
-use tokio::sync::mpsc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
 
 /// The daemon's end. Requests are taken while this lives.
 pub struct Api {
@@ -56,6 +57,8 @@ pub struct Api {
     addresses: BTreeSet<SocketAddr>,
     /// Dropped with the rest, which ends the thread.
     endpoints: mpsc::UnboundedSender<Endpoints>,
+    /// Of the thread.
+    ended: oneshot::Receiver<()>,
 }
 
 /// What every request may need.
@@ -83,12 +86,14 @@ impl Api {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(READERS).build()?;
         // In the network namespace of this thread, as the director is.
+        let (ends, ended) = oneshot::channel::<()>();
         thread::Builder::new().name("api".into()).spawn(move || {
+            let _ends = ends;
             runtime.block_on(listen::listen(listener, shared, network));
             // Reads in progress are nobody's any more.
             runtime.shutdown_background();
         })?;
-        Ok(Self { asked, events, addresses: BTreeSet::new(), endpoints })
+        Ok(Self { asked, events, addresses: BTreeSet::new(), endpoints, ended })
     }
 
     /// The next request.
@@ -99,6 +104,22 @@ impl Api {
         }
     }
 
+    /// What waits for the owner, and what comes yet, is answered: the daemon ends.
+    pub fn refuse(&mut self) {
+        self.asked.close();
+        // With their replies.
+        while self.asked.try_recv().is_ok() {}
+    }
+
+    /// Takes no more requests. What has been answered is sent, and listeners hear the last events.
+    pub async fn end(self) {
+        let Self { asked, events, endpoints, ended, .. } = self;
+        events.end();
+        drop((asked, endpoints));
+        // It ends by itself, or not at all.
+        let _ = tokio::time::timeout(LAST_PATIENCE * 2, ended).await;
+    }
+
     /// Where to tell what happens.
     pub fn events(&self) -> &Events {
         &self.events
@@ -107,5 +128,7 @@ impl Api {
 
 /// Requests that wait for the owner; further ones wait at their senders.
 const WAITING: usize = 16;
+/// How long connections have at the end to take what they are sent.
+const LAST_PATIENCE: Duration = Duration::from_secs(1);
 /// Threads that read tables: one for whoever waits for a scan of ten million records, and others beside it.
 const READERS: usize = 4;

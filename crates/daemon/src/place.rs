@@ -313,22 +313,33 @@ impl Place {
 
     /// Forgets everything, once nothing of it is left on the host.
     pub fn clear(&self) -> Result<(), PlaceError> {
-        let files =
-            [self.state_file(), self.numbers_file(), self.standings_file(), self.overrides_file(), self.running_file()];
+        let files = self.files();
         // A daemon that was killed while it wrote one has left what it wrote.
         let half = files.clone().map(|path| beside(&path));
         for path in files.into_iter().chain(half).chain([self.control_socket(), self.lock_file()]) {
             match fs::remove_file(&path) {
+                Ok(()) => steps::taken(Step::FileGone),
                 Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
                     return Err(PlaceError::new("remove", &path, cause));
                 }
-                _ => {}
+                Err(_) => {}
             }
         }
         // Somebody else's files may be in them; they stay.
         let _ = fs::remove_dir(&self.run_dir);
         let _ = fs::remove_dir(&self.state_dir);
         Ok(())
+    }
+
+    /// Whether nothing of a director is left here.
+    pub fn is_clear(&self) -> bool {
+        let more = [self.pin_dir.clone(), self.control_socket(), self.lock_file()];
+        !self.files().iter().chain(&more).any(|path| path.exists())
+    }
+
+    /// What a director remembers; what it has put on its host first.
+    fn files(&self) -> [PathBuf; 5] {
+        [self.state_file(), self.numbers_file(), self.standings_file(), self.overrides_file(), self.running_file()]
     }
 }
 

@@ -1,10 +1,10 @@
 //! The event loop: one task owns the director, everything else is an event to it.
 
-use crate::api::ask::{Done, Reloaded, Reply};
+use crate::api::ask::{Done, Reloaded, Reply, Stopping};
 use crate::api::{About, Api, Asked, Events, Kind, Problem};
 use crate::checkers::health::{Matter, Said};
 use crate::checkers::{Checkers, Report};
-use crate::director::{Director, DirectorError, Replaced, Started, TICK, Wanted};
+use crate::director::{self, Director, DirectorError, Replaced, Started, TICK, Wanted};
 use crate::linux::file::FileWatch;
 use crate::linux::network::Changes;
 use crate::linux::systemd::Manager;
@@ -17,17 +17,26 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use std::{fs, mem};
+use std::{fmt, fs, mem};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_blocking};
 
-/// Runs a director until SIGTERM or SIGINT; the data plane goes on without it. `ready` is called once packets flow.
-/// SIGHUP puts in force what `file` says then.
+/// What becomes of packets when the daemon ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// They are forwarded on.
+    Stopped,
+    /// They are the kernel's again, as far as what was set up could be taken away.
+    Detached,
+}
+
+/// Runs a director until SIGTERM, SIGINT, or a request to end; the data plane goes on without it unless that request says
+/// otherwise. `ready` is called once packets flow. SIGHUP puts in force what `file` says then.
 ///
 /// # Errors
 /// When it cannot start; what ran before goes on running.
-pub async fn run(place: Place, file: &Path, text: &str, ready: impl FnOnce(&Started)) -> Result<(), DirectorError> {
+pub async fn run(place: Place, file: &Path, text: &str, ready: impl FnOnce(&Started)) -> Result<End, DirectorError> {
     // Opened before the state is read, so that no change falls between.
     let mut changes = Changes::open()?;
     // And these before anybody is told that packets flow, and ends the daemon for it.
@@ -36,7 +45,7 @@ pub async fn run(place: Place, file: &Path, text: &str, ready: impl FnOnce(&Star
     let mut hangup = signal(SignalKind::hangup()).map_err(DirectorError::Signal)?;
     let (metrics, wanted) = watch::channel(Metrics::default());
     let scraper = Scraper::new(place.clone(), wanted);
-    let live = place.live.clone();
+    let (live, own) = (place.live.clone(), place.clone());
     let mut api = Api::open(&place, file, scraper.clone()).map_err(DirectorError::Api)?;
     let (mut director, mut started) = Director::start(place, &file.display().to_string(), text).await?;
     started.findings.extend(api.configure(director.api()));
@@ -52,7 +61,7 @@ pub async fn run(place: Place, file: &Path, text: &str, ready: impl FnOnce(&Star
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut reloads = Reloads::after(text);
-    loop {
+    let detach = loop {
         checkers.follow(&director, started.adopted);
         tokio::select! {
             change = changes.next() => match change {
@@ -83,6 +92,10 @@ pub async fn run(place: Place, file: &Path, text: &str, ready: impl FnOnce(&Star
                     manager.reloading();
                     reloads.ask(file, &director, Some(reply));
                 }
+                Asked::Stop { detach, reply } => {
+                    let _ = reply.send(Ok(Stopping { process: std::process::id(), detach }));
+                    break detach;
+                }
                 asked => answer(&mut director, api.events(), asked),
             },
             _ = hangup.recv() => {
@@ -100,12 +113,54 @@ pub async fn run(place: Place, file: &Path, text: &str, ready: impl FnOnce(&Star
                     manager.ready(director.summary());
                 }
             }
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break false,
+            _ = interrupt.recv() => break false,
+        }
+    };
+    manager.stopping();
+    api.refuse();
+    let end = if detach { End::Detached } else { End::Stopped };
+    api.events().tell(Kind::Stop, About::default(), end.to_string());
+    if detach {
+        // What it holds of the kernel goes with it.
+        drop((director, checkers));
+        take_away(&own, api.events()).await;
+    }
+    api.end().await;
+    Ok(end)
+}
+
+/// Takes away what was set up. What hinders that is said; whoever has asked does the rest.
+async fn take_away(place: &Place, events: &Events) {
+    let tell = |text| events.tell(Kind::Detach, About::default(), text);
+    match director::detach(place).await {
+        Ok(mut done) => {
+            let more = done.len().saturating_sub(MOST_LINES);
+            done.truncate(MOST_LINES);
+            done.into_iter().for_each(tell);
+            if more > 0 {
+                tell(format!("and {more} more like these"));
+            }
+        }
+        Err(error) => {
+            tracing::error!("{error}");
+            events.tell(Kind::Stop, About::default(), error.to_string());
         }
     }
-    manager.stopping();
-    Ok(())
+}
+
+/// How many lines say what was taken away: listeners hear fewer than are kept for them.
+const MOST_LINES: usize = 500;
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            End::Stopped => {
+                "the daemon ends; packets are forwarded as before (`marca stop --detach` takes everything away)"
+            }
+            End::Detached => "the daemon ends, and takes away everything that it has set up",
+        })
+    }
 }
 
 /// How often the line for the service manager is made anew.
@@ -246,7 +301,7 @@ fn answer(director: &mut Director, events: &Events, asked: Asked) {
             });
             let _ = reply.send(done.map_err(|error| of_servers(&error, &servers)));
         }
-        Asked::Reload { .. } => unreachable!("the event loop sees to these"),
+        Asked::Reload { .. } | Asked::Stop { .. } => unreachable!("the event loop sees to these"),
     }
 }
 

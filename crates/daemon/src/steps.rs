@@ -1,5 +1,5 @@
-//! The steps in which a configuration comes into force. After each of them a daemon may be killed, and its data plane goes on;
-//! whoever comes next begins with what is there then.
+//! The steps in which a configuration comes into force, and in which all of it is taken away. After each of them a daemon may
+//! be killed: its data plane goes on, or what is left of it is still known, and whoever comes next begins with what is there then.
 //!
 //! Tests hold the director to that, in debug builds and in no others: the environment variable [`VARIABLE`] has a phase, the
 //! number of a step, and which phase of its kind that is (the first unless it says), as `reload 7 2`, and the process dies by
@@ -47,6 +47,11 @@ pub enum Step {
     VipsTaken,
     VipsPut,
     Routes,
+    /// Of the end of all: the maps are nobody's; a qdisc is gone; sysctls are as they were; a file is gone.
+    MapsGone,
+    QdiscGone,
+    SysctlsBack,
+    FileGone,
 }
 
 impl Step {
@@ -74,6 +79,10 @@ impl Step {
         Step::VipsTaken,
         Step::VipsPut,
         Step::Routes,
+        Step::MapsGone,
+        Step::QdiscGone,
+        Step::SysctlsBack,
+        Step::FileGone,
     ];
 }
 
@@ -82,6 +91,8 @@ impl Step {
 pub enum Phase {
     Start,
     Reload,
+    /// Everything is taken away.
+    Detach,
 }
 
 /// A phase is under way until this is dropped. Nothing outside of one is a step: the files that a tick writes, say.
@@ -141,6 +152,7 @@ mod death {
         let phase = match words.next()? {
             "start" => Phase::Start,
             "reload" => Phase::Reload,
+            "detach" => Phase::Detach,
             _ => return None,
         };
         Some(End { phase, step: words.next()?.parse().ok()?, turn: words.next().map_or(Some(1), |n| n.parse().ok())? })

@@ -1,5 +1,5 @@
-//! `kill -9` after each step of a first start, of a start that adopts a data plane, and of a reload: packets are forwarded, the
-//! next start comes to what its file says as if nothing had been, and nothing is left over.
+//! `kill -9` after each step of a first start, of a start that adopts a data plane, of a reload, and of the end of all: packets are
+//! forwarded, the next start comes to what its file says as if nothing had been, and nothing is left over.
 
 use crate::lifecycle::{addresses, read_sysctl, xdp};
 use crate::site::{ECHO, Site, host, wait_until};
@@ -258,17 +258,26 @@ fn of_each_kind(steps: &[String]) -> Vec<usize> {
 fn a_first_start_that_is_killed_after_any_kind_of_step_goes_without_trace_or_is_taken_up() {
     let mut stage = Stage::set("killed first", "xdp");
     let _servers = stage.site.serve();
+    let mut ends = BTreeSet::new();
     for (turn, number) in of_each_kind(&stage.steps.clone()).into_iter().enumerate() {
         stage.site.die_after = Some(format!("start {number}"));
         let step = stage.site.run_or_die(&stage.configs[1]).expect("as many steps as before");
         stage.site.die_after = None;
         let after = format!("after {step}, {number}");
-        // Most are taken away as they are; the others are taken up, by the same file or by another one.
+        // Most are taken away as they are; the others are taken up, by the same file or by another one, and killed once more
+        // when they take everything away: after one of three attachments has ended, and each of the next.
         if turn % 3 == 0 {
+            stage.site.die_after = Some(format!("detach {}", turn / 3 + 3));
             stage.run(turn / 3 % 2, &after);
-            stage.site.crash();
+            let step = stage.site.detach_or_die().expect("everything takes more steps");
+            stage.site.die_after = None;
+            assert_eq!(bare(&stage.site), stage.before, "{after}, and {step} of the end");
+            ends.insert(step);
         }
         stage.clear(&after);
+    }
+    for step in [Step::Ended, Step::MapsGone, Step::VipsTaken, Step::SysctlsBack, Step::FileGone] {
+        assert!(ends.contains(&format!("{step:?}")), "{step:?} is not among {ends:?}");
     }
 }
 
@@ -323,8 +332,9 @@ fn a_daemon_that_is_killed_after_any_step_of_a_reload_leaves_what_the_next_one_f
         assert_eq!(died, None);
         let steps = stage.site.steps();
         let kinds: BTreeSet<String> = steps.iter().cloned().collect();
-        let not_of_a_reload = [Step::Maps, Step::Tables, Step::Calls, Step::NumbersGone, Step::Routes];
-        let missing = Step::ALL.iter().filter(|step| !not_of_a_reload.contains(step));
+        let of_a_start = [Step::Maps, Step::Tables, Step::Calls, Step::NumbersGone, Step::Routes];
+        let of_the_end = [Step::MapsGone, Step::QdiscGone, Step::SysctlsBack, Step::FileGone];
+        let missing = Step::ALL.iter().filter(|step| !of_a_start.contains(step) && !of_the_end.contains(step));
         let missing: Vec<&Step> = missing.filter(|step| !kinds.contains(&format!("{step:?}"))).collect();
         assert!(missing.is_empty(), "{missing:?} are not among {steps:?}");
         stage.site.crash();

@@ -28,6 +28,7 @@ mod schemathesis;
 mod selftest;
 mod services;
 mod site;
+mod stop;
 mod streams;
 mod survival;
 mod tc;

@@ -287,6 +287,15 @@ impl Site {
         said
     }
 
+    /// Has the daemon take everything away, in which it may die; the command that asks for it has it done in the end. After
+    /// which step it has died.
+    pub fn detach_or_die(&mut self) -> Option<String> {
+        self.marca_done(&["stop", "--detach"]);
+        let mut daemon = self.daemon.take().expect("a daemon runs");
+        daemon.wait(PATIENCE).unwrap();
+        daemon.output().lines().find_map(|line| line.strip_prefix("died after ")).map(str::to_owned)
+    }
+
     pub fn status(&self) -> Status {
         Status(serde_json::from_str(&self.marca_done(&["status", "--json"])).unwrap())
     }

@@ -19,6 +19,8 @@ pub enum Asked {
     Say { servers: Vec<String>, change: Change, until: Until, reply: Reply<Done> },
     /// Put in force what the daemon's file says now.
     Reload { reply: Reply<Reloaded> },
+    /// End, once that is answered; and take away what was set up.
+    Stop { detach: bool, reply: Reply<Stopping> },
 }
 
 /// Reads until when something is to hold.
@@ -39,6 +41,15 @@ pub struct Done {
     /// What to know besides: that it cannot be written down now, so that a restart would not know of it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+}
+
+/// The daemon ends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Stopping {
+    /// Its process id.
+    pub process: u32,
+    /// Programs, tables, VIPs and sysctls go with it; events say which.
+    pub detach: bool,
 }
 
 /// Another configuration is in force.

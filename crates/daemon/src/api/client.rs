@@ -12,7 +12,6 @@ use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::io;
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::net::UnixStream;
@@ -87,25 +86,16 @@ impl Client {
         tokio::time::timeout(PATIENCE, answer).await.unwrap_or(Err(ClientError::Slow))
     }
 
-    /// Hears what happens until `heard` has enough, or the daemon ends. `None`: some events were missed.
+    /// Hears what happens from now on.
     ///
     /// # Errors
     /// As [`get`](Self::get).
-    pub async fn events(&self, mut heard: impl FnMut(Option<Event>) -> ControlFlow<()>) -> Result<(), ClientError> {
-        let mut body = self.send(Method::GET, "/v1/events", None).await?.into_body();
-        let mut text = Vec::new();
-        while let Some(frame) = body.frame().await {
-            text.extend_from_slice(frame?.data_ref().map_or(&[][..], |data| data));
-            while let Some(end) = text.windows(2).position(|two| two == b"\n\n") {
-                let event: Vec<u8> = text.drain(..end + 2).collect();
-                if let Some(event) = decoded(&String::from_utf8_lossy(&event))
-                    && heard(event).is_break()
-                {
-                    return Ok(());
-                }
-            }
+    pub async fn listen(&self) -> Result<Listener, ClientError> {
+        let response = self.send(Method::GET, "/v1/events", None).await?;
+        if !response.status().is_success() {
+            return Err(ClientError::Strange(response.status().to_string()));
         }
-        Ok(())
+        Ok(Listener { body: response.into_body(), text: Vec::new() })
     }
 
     async fn send(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> Result<Response<Incoming>, ClientError> {
@@ -122,6 +112,29 @@ impl Client {
         let body = Full::new(Bytes::from(body.unwrap_or_default()));
         let request = request.body(body).map_err(|error| ClientError::Strange(error.to_string()))?;
         Ok(sender.send_request(request).await?)
+    }
+}
+
+/// Hears what happens.
+pub struct Listener {
+    body: Incoming,
+    /// Of the next event, as far as it has come.
+    text: Vec<u8>,
+}
+
+impl Listener {
+    /// The next event, `Some(None)` where some were missed; `None` when the daemon has ended.
+    pub async fn next(&mut self) -> Option<Option<Event>> {
+        loop {
+            while let Some(end) = self.text.windows(2).position(|two| two == b"\n\n") {
+                let event: Vec<u8> = self.text.drain(..end + 2).collect();
+                if let Some(event) = decoded(&String::from_utf8_lossy(&event)) {
+                    return Some(event);
+                }
+            }
+            let frame = self.body.frame().await?.ok()?;
+            self.text.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
+        }
     }
 }
 

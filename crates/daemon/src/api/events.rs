@@ -22,6 +22,10 @@ pub enum Kind {
     Reload,
     /// An operator's hand: drains, weights, servers out of service; or their end.
     Override,
+    /// The daemon ends.
+    Stop,
+    /// It takes away what it has set up.
+    Detach,
 }
 
 impl Kind {
@@ -33,6 +37,8 @@ impl Kind {
             Kind::Quorum => "quorum",
             Kind::Reload => "reload",
             Kind::Override => "override",
+            Kind::Stop => "stop",
+            Kind::Detach => "detach",
         }
     }
 }
@@ -70,13 +76,14 @@ pub struct Events(Arc<Mutex<Told>>);
 struct Told {
     next: u64,
     last: VecDeque<Event>,
-    sender: broadcast::Sender<Event>,
+    /// None: it has ended.
+    sender: Option<broadcast::Sender<Event>>,
 }
 
 impl Default for Events {
     fn default() -> Self {
         let (sender, _) = broadcast::channel(KEPT);
-        Self(Arc::new(Mutex::new(Told { next: 1, last: VecDeque::with_capacity(KEPT), sender })))
+        Self(Arc::new(Mutex::new(Told { next: 1, last: VecDeque::with_capacity(KEPT), sender: Some(sender) })))
     }
 }
 
@@ -98,15 +105,23 @@ impl Events {
             told.last.pop_front();
         }
         told.last.push_back(event.clone());
-        // Nobody listens: an error that is none.
-        let _ = told.sender.send(event);
+        if let Some(sender) = &told.sender {
+            // Nobody listens: an error that is none.
+            let _ = sender.send(event);
+        }
+    }
+
+    /// Nothing happens any more: listeners hear what they have not heard yet, and the end.
+    pub fn end(&self) {
+        self.lock().sender = None;
     }
 
     /// What has happened since this event, as far as it is kept, and what happens from now on.
     pub fn since(&self, id: Option<u64>) -> (Vec<Event>, Receiver<Event>) {
         let told = self.lock();
         let missed = id.map(|id| told.last.iter().filter(|event| event.id > id).cloned().collect());
-        (missed.unwrap_or_default(), told.sender.subscribe())
+        let coming = told.sender.as_ref().map_or_else(|| broadcast::channel(1).1, broadcast::Sender::subscribe);
+        (missed.unwrap_or_default(), coming)
     }
 
     fn lock(&self) -> MutexGuard<'_, Told> {
@@ -146,6 +161,19 @@ mod tests {
         }
         assert!(matches!(slow.try_recv(), Err(broadcast::error::TryRecvError::Lagged(_))));
         assert_eq!(events.since(Some(0)).0.len(), KEPT);
+    }
+
+    #[test]
+    fn at_the_end_what_was_told_is_heard() {
+        let events = Events::default();
+        let (_, mut listening) = events.since(None);
+        events.tell(Kind::Stop, About::default(), "the daemon ends");
+        events.end();
+        assert_eq!(listening.try_recv().unwrap().text, "the daemon ends");
+        let (_, mut later) = events.since(None);
+        for ended in [listening.try_recv(), later.try_recv()] {
+            assert_eq!(ended, Err(broadcast::error::TryRecvError::Closed));
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::network::{Endpoints, Secrets};
 use super::problem::Sort;
-use super::{Problem, Shared, routes};
+use super::{LAST_PATIENCE, Problem, Shared, routes};
 use crate::linux::peer;
 use axum::Router;
 use axum::http::HeaderMap;
@@ -23,6 +23,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio_io_timeout::TimeoutStream;
 use tower::ServiceExt;
@@ -86,14 +87,16 @@ impl Origin {
     }
 }
 
-/// Serves requests until the sender of endpoints is dropped.
+/// Serves requests until the sender of endpoints is dropped; then those that are there to their end, if that is near.
 pub(super) async fn listen(listener: Listener, shared: Arc<Shared>, mut endpoints: UnboundedReceiver<Endpoints>) {
     let router = routes::router(shared);
     let listener = match UnixListener::from_std(listener.0) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!("listen for requests: {error}"),
     };
-    let local = tokio::spawn(take_local(listener, router.clone()));
+    // Every connection has a receiver.
+    let (ending, ends) = watch::channel(false);
+    let local = tokio::spawn(take_local(listener, router.clone(), ends.clone()));
     let secrets: Arc<RwLock<Option<Secrets>>> = Arc::default();
     // Of all endpoints together, so that the network cannot take the socket's.
     let connections = Arc::new(Semaphore::new(CONNECTIONS));
@@ -111,7 +114,7 @@ pub(super) async fn listen(listener: Listener, shared: Arc<Shared>, mut endpoint
             match TcpListener::from_std(listener) {
                 Ok(listener) => {
                     let (secrets, connections) = (Arc::clone(&secrets), Arc::clone(&connections));
-                    let task = tokio::spawn(take_remote(listener, router.clone(), secrets, connections));
+                    let task = tokio::spawn(take_remote(listener, router.clone(), secrets, connections, ends.clone()));
                     taking.insert(address, task.abort_handle());
                 }
                 Err(error) => tracing::error!("take requests at {address}: {error}"),
@@ -119,9 +122,13 @@ pub(super) async fn listen(listener: Listener, shared: Arc<Shared>, mut endpoint
         }
     }
     local.abort();
+    taking.values().for_each(AbortHandle::abort);
+    drop(ends);
+    ending.send_replace(true);
+    let _ = tokio::time::timeout(LAST_PATIENCE, ending.closed()).await;
 }
 
-async fn take_local(listener: UnixListener, router: Router) {
+async fn take_local(listener: UnixListener, router: Router, ends: watch::Receiver<bool>) {
     let connections = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         // Further ones wait at the socket.
@@ -129,10 +136,10 @@ async fn take_local(listener: UnixListener, router: Router) {
         let Some((stream, _)) = accepted(listener.accept().await).await else { continue };
         match peer::credentials(&stream).map(|peer| who(&peer)) {
             Ok(Some(asker)) => {
-                let router = router.clone();
+                let (router, ends) = (router.clone(), ends.clone());
                 tokio::spawn(async move {
                     let _turn = turn;
-                    serve(stream, router, Origin::Local(asker)).await;
+                    serve(stream, router, Origin::Local(asker), ends).await;
                 });
             }
             Ok(None) => {}
@@ -146,17 +153,18 @@ async fn take_remote(
     router: Router,
     secrets: Arc<RwLock<Option<Secrets>>>,
     connections: Arc<Semaphore>,
+    ends: watch::Receiver<bool>,
 ) {
     loop {
         let Ok(turn) = Arc::clone(&connections).acquire_owned().await else { return };
         let Some((stream, from)) = accepted(listener.accept().await).await else { continue };
         let acceptor = secrets.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(|s| s.acceptor.clone());
         let Some(acceptor) = acceptor else { continue };
-        let (router, secrets) = (router.clone(), Arc::clone(&secrets));
+        let (router, secrets, ends) = (router.clone(), Arc::clone(&secrets), ends.clone());
         tokio::spawn(async move {
             let _turn = turn;
             match tokio::time::timeout(HEADER_PATIENCE, acceptor.accept(stream)).await {
-                Ok(Ok(stream)) => serve(stream, router, Origin::Remote(from, secrets)).await,
+                Ok(Ok(stream)) => serve(stream, router, Origin::Remote(from, secrets), ends).await,
                 Ok(Err(error)) => tracing::debug!("{from}: {error}"),
                 Err(_) => tracing::debug!("{from}: no TLS in {} s", HEADER_PATIENCE.as_secs()),
             }
@@ -191,8 +199,11 @@ fn who(peer: &peer::Credentials) -> Option<Asker> {
     may.then_some(Asker { access: Access::Admin, name })
 }
 
-/// One connection, which may have several requests.
-async fn serve<S: AsyncRead + AsyncWrite + Send + 'static>(stream: S, router: Router, origin: Origin) {
+/// One connection, which may have several requests; the one under way is its last when the daemon ends.
+async fn serve<S>(stream: S, router: Router, origin: Origin, mut ends: watch::Receiver<bool>)
+where
+    S: AsyncRead + AsyncWrite + Send + 'static,
+{
     let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(origin.clone());
         router.clone().oneshot(request.map(axum::body::Body::new))
@@ -202,7 +213,16 @@ async fn serve<S: AsyncRead + AsyncWrite + Send + 'static>(stream: S, router: Ro
     let stream = pin!(stream);
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEADER_PATIENCE).max_buf_size(MOST_HEADER_BYTES);
-    if let Err(error) = http.serve_connection(TokioIo::new(stream), service).await {
+    let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
+    let ends = async move { drop(ends.wait_for(|ends| *ends).await.is_ok()) };
+    let served = tokio::select! {
+        served = connection.as_mut() => served,
+        () = ends => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = served {
         tracing::debug!("a request: {error}");
     }
 }

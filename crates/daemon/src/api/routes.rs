@@ -1,6 +1,6 @@
 //! The requests.
 
-use super::ask::{Done, Reloaded, Reply};
+use super::ask::{Done, Reloaded, Reply, Stopping};
 use super::extract::{Json, LargeJson, Parameters};
 use super::listen::Origin;
 use super::problem::Sort;
@@ -12,7 +12,7 @@ use crate::metrics::{Answered, Format};
 use crate::status::Status;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, Method, header};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
@@ -50,6 +50,7 @@ fn both() -> (Router<Arc<Shared>>, OpenApi) {
         .routes(routes!(fail))
         .routes(routes!(restore))
         .routes(routes!(reload))
+        .routes(routes!(stop))
         .routes(routes!(explain))
         .routes(routes!(diff))
         .merge(hand::router())
@@ -227,6 +228,31 @@ async fn health(shared: &Shared, servers: Servers, up: bool) -> Answer<Done> {
 ))]
 async fn reload(State(shared): State<Arc<Shared>>) -> Answer<Reloaded> {
     shared.ask(|reply| Asked::Reload { reply }).await.map(axum::Json)
+}
+
+/// How the daemon ends.
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Stop {
+    /// Takes away programs, tables, VIPs and sysctls, too: connections end.
+    pub detach: bool,
+}
+
+/// Ends the daemon
+///
+/// It has answered before it ends; packets are forwarded on without it, unless everything that it has set up goes with it.
+/// Events say what was taken away, and the stream of events ends with the daemon.
+#[utoipa::path(post, path = "/v1/stop", tag = "change", request_body = Stop, responses(
+    (status = 202, description = "It ends", body = Stopping),
+    (status = "4XX", description = "It goes on", body = Problem, content_type = "application/problem+json"),
+    (status = "5XX", description = "It ends already", body = Problem, content_type = "application/problem+json"),
+))]
+async fn stop(
+    State(shared): State<Arc<Shared>>,
+    Json(Stop { detach }): Json<Stop>,
+) -> Result<(StatusCode, axum::Json<Stopping>), Problem> {
+    let stopping = shared.ask(|reply| Asked::Stop { detach, reply }).await?;
+    Ok((StatusCode::ACCEPTED, axum::Json(stopping)))
 }
 
 /// Where a packet would go, and why

@@ -201,8 +201,13 @@ fn random_bytes(bytes: &mut [u8]) -> io::Result<()> {
     std::fs::File::open("/dev/urandom")?.read_exact(bytes)
 }
 
-/// Takes everything away that a director put on this host: attachments, programs, tables, VIPs, sysctls.
+/// Takes everything away that a director put on this host: attachments, programs, tables, VIPs, sysctls. What that is, is
+/// forgotten last: whoever does it again after a failure finishes it.
+///
+/// # Errors
+/// When something cannot be taken away.
 pub async fn detach(place: &Place) -> Result<Vec<String>, DirectorError> {
+    let _way = Way::begin(Phase::Detach);
     let state = place.state()?;
     let network = Network::open()?;
     let mut done = Vec::new();
@@ -215,12 +220,15 @@ pub async fn detach(place: &Place) -> Result<Vec<String>, DirectorError> {
             Ok(false) => done.push(format!("left the qdisc clsact on {interface}: others use it")),
             Err(error) => tracing::warn!("{error}"),
         }
+        steps::taken(Step::QdiscGone);
     }
     vips::take(&network, &state.vips).await?;
+    steps::taken(Step::VipsTaken);
     done.extend(state.vips.iter().map(|vip| format!("took {} off {}", vip.address, vip.interface)));
     for error in forwarding::restore(&state.sysctls) {
         tracing::warn!("{error}");
     }
+    steps::taken(Step::SysctlsBack);
     done.extend(state.sysctls.iter().map(|s| format!("set {} back to {}", s.name, s.before)));
     place.clear()?;
     Ok(done)

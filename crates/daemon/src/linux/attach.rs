@@ -235,7 +235,10 @@ fn veth_among(wishes: &[Wish]) -> Option<String> {
 /// Takes every attachment below `dir` away.
 pub fn detach(dir: &Path) -> io::Result<()> {
     for mode in MODES {
-        attached(dir, mode).iter().try_for_each(|pin| tc::end(pin))?;
+        for pin in attached(dir, mode) {
+            tc::end(&pin)?;
+            steps::taken(Step::Ended);
+        }
     }
     for folder in FOLDERS {
         match fs::remove_dir(dir.join(folder)) {

@@ -568,6 +568,7 @@ fn hz(ticks: u32, up: Duration) -> u32 {
 pub fn detach(dir: &Path) -> io::Result<()> {
     attach::detach(dir)?;
     take_away(&dir.join("maps"), |pin| fs::remove_file(pin))?;
+    steps::taken(Step::MapsGone);
     take_away(dir, |pin| fs::remove_file(pin))
 }
 
