@@ -48,12 +48,12 @@ fn interval(text: &str) -> Result<f64, String> {
 
 pub fn top(options: &Options) -> Result<()> {
     let mut source = Source::new(options.place.clone());
-    let first = source.sample()?;
+    let first = source.sample(None)?;
     let mut model = Model::new(Duration::from_secs_f64(options.interval), options.filter.clone());
     model.update(Event::Sample(first));
     if options.once {
         std::thread::sleep(Duration::from_secs_f64(options.interval));
-        model.update(Event::Sample(source.sample()?));
+        model.update(Event::Sample(source.sample(None)?));
         return print(&view::plain(&model));
     }
     if !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() {

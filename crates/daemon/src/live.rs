@@ -70,6 +70,7 @@ impl Live {
 
     pub(crate) fn set_running(&self, running: RunningConfig) {
         *lock(&self.0.running) = Some(running);
+        lock(&self.0.unwritten).changes += 1;
     }
 
     /// Why something is not written down, and what follows from that; `None` when all is.
@@ -85,7 +86,7 @@ impl Live {
         Some(format!("it is in force, but a restart would not know {what}, until this can be written: {why}"))
     }
 
-    /// Another number after each change of what is not written.
+    /// Another number after each change of what is not written, and with another configuration.
     pub fn changes(&self) -> u64 {
         lock(&self.0.unwritten).changes
     }

@@ -22,7 +22,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use utoipa::ToSchema;
 
-/// A director that runs, or whose data plane does, opened for reading.
+/// A director that runs, or whose data plane does, opened for reading. A clone is the same one.
+#[derive(Clone)]
 pub struct Running {
     pub maps: Arc<Maps>,
     pub config: Arc<Config>,
@@ -30,9 +31,9 @@ pub struct Running {
     pub plan: Arc<Plan>,
     /// As the configuration has it.
     pub file: Arc<Plan>,
-    pub state: State,
-    pub overrides: Overrides,
-    pub standings: Standings,
+    pub state: Arc<State>,
+    pub overrides: Arc<Overrides>,
+    pub standings: Arc<Standings>,
     /// Whether a daemon looks after it.
     pub daemon: Option<u32>,
     /// If it is this process.
@@ -91,6 +92,7 @@ impl Running {
         let overrides = place.overrides()?.kept(&file);
         let plan = overrides.apply(&file);
         let live = place.live.clone();
+        let (state, overrides, standings) = (Arc::new(state), Arc::new(overrides), Arc::new(standings));
         Ok(Self { maps, config, plan, file, state, overrides, standings, daemon, live })
     }
 
@@ -105,11 +107,17 @@ impl Running {
 
     /// Everything that is counted.
     pub fn status(&self) -> Status {
+        self.told(None, Depth::Servers)
+    }
+
+    /// The same of all services or one, and down to its real servers or not.
+    pub fn told(&self, only: Option<&str>, depth: Depth) -> Status {
         let memory = &self.maps.memory;
         // Once for all of them: there may be ten thousand.
         let mut plans: HashMap<&str, Vec<&ServicePlan>> = HashMap::new();
         self.plan.services.iter().for_each(|plan| plans.entry(&plan.name).or_default().push(plan));
         let of = |service: &Service| plans.get(service.name.as_str()).map_or(&[][..], Vec::as_slice);
+        let services = self.config.services.iter().filter(|service| only.is_none_or(|name| service.name == name));
         Status {
             daemon: self.daemon,
             unwritten: self.live.unwritten(),
@@ -123,7 +131,7 @@ impl Running {
                     why: a.why.clone(),
                 })
                 .collect(),
-            services: self.config.services.iter().map(|service| self.service(service, of(service))).collect(),
+            services: services.map(|service| self.service(service, of(service), depth)).collect(),
             tables: tables(memory, self.live.counted()),
             checks: self.checks(),
             reasons: self
@@ -141,8 +149,9 @@ impl Running {
     }
 
     /// `plans` are those of the service's families.
-    fn service(&self, service: &Service, plans: &[&ServicePlan]) -> ServiceStatus {
+    fn service(&self, service: &Service, plans: &[&ServicePlan], depth: Depth) -> ServiceStatus {
         let mut servers: Vec<ServerStatus> = Vec::new();
+        let mut looks: Vec<Look> = Vec::new();
         let mut leaving = Vec::new();
         let mut rate_limited = 0;
         let mut quorum = QuorumStatus::of(service);
@@ -153,10 +162,17 @@ impl Running {
             quorum.below |= strength.is_below;
             rate_limited += self.state.ids.service(&plan.name, plan.family).map_or(0, |n| self.maps.refused(n));
             for real in &plan.reals {
-                let status = self.server(plan, real);
-                match servers.iter_mut().find(|known| known.name == real.name) {
-                    Some(known) => known.add(&status),
-                    None => servers.push(status),
+                let look = self.look(plan, real);
+                if depth == Depth::Servers {
+                    let status = self.server(plan, real, &look);
+                    match servers.iter_mut().find(|known| known.name == real.name) {
+                        Some(known) => known.add(&status),
+                        None => servers.push(status),
+                    }
+                }
+                match looks.iter_mut().find(|known| known.name == look.name) {
+                    Some(known) => known.add(&look),
+                    None => looks.push(look),
                 }
             }
         }
@@ -165,7 +181,9 @@ impl Running {
             Selector::Mark { mark, .. } => (vec![format!("mark {mark}")], &service.selector),
         };
         let mut traffic = TrafficStatus::default();
-        servers.iter().for_each(|server| traffic.add(&server.traffic));
+        looks.iter().for_each(|look| traffic.add(&look.traffic));
+        let mut states: BTreeMap<&str, u32> = BTreeMap::new();
+        looks.iter().for_each(|look| *states.entry(look.state).or_default() += 1);
         ServiceStatus {
             name: service.name.clone(),
             vips: vips.vips().to_vec(),
@@ -177,6 +195,10 @@ impl Running {
             forward: service.forward.name().into(),
             quorum,
             rate_limited,
+            pool: looks.iter().filter(|look| look.role == Role::Regular).count() as u32,
+            states: states.into_iter().map(|(state, count)| (state.to_owned(), count)).collect(),
+            active: looks.iter().map(|look| look.active).sum(),
+            inactive: looks.iter().map(|look| look.inactive).sum(),
             traffic,
             checks: checks(plans),
             servers,
@@ -231,7 +253,7 @@ impl Running {
         }
     }
 
-    fn server(&self, service: &ServicePlan, real: &RealPlan) -> ServerStatus {
+    fn look<'a>(&'a self, service: &ServicePlan, real: &'a RealPlan) -> Look<'a> {
         let number = number(&self.state.ids, &service.name, service.family, real);
         let traffic = number.map_or(Traffic::default(), |n| self.maps.traffic(n));
         let (active, inactive) = self.load(number);
@@ -250,6 +272,22 @@ impl Running {
             _ if real.weight == 0 || checked.is_some_and(|health| health.weight == Some(0)) => "draining",
             _ => "up",
         };
+        Look {
+            name: &real.name,
+            role: real.role,
+            number,
+            state,
+            said,
+            causes,
+            checked,
+            active,
+            inactive,
+            traffic: TrafficStatus::from(traffic),
+        }
+    }
+
+    fn server(&self, service: &ServicePlan, real: &RealPlan, look: &Look) -> ServerStatus {
+        let Look { number, state, said, ref causes, checked, active, inactive, traffic, .. } = *look;
         // Whom an operator has taken out of service nobody asks.
         let is_out = real.standing == Standing::Drained;
         let is_checked = !service.checks.is_empty() && real.role == Role::Regular && !is_out;
@@ -270,9 +308,46 @@ impl Running {
             health: is_checked.then(|| health(service, checked)),
             active,
             inactive,
-            traffic: TrafficStatus::from(traffic),
+            traffic,
         }
     }
+}
+
+/// How much is told of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// Its real servers, counted: with ten thousand services that is a tenth of what there is to tell.
+    Services,
+    Servers,
+}
+
+/// What is counted of a real server, and how it stands.
+struct Look<'a> {
+    name: &'a str,
+    role: Role,
+    number: Option<u32>,
+    state: &'static str,
+    said: Option<&'a Override>,
+    causes: Vec<Cause>,
+    checked: Option<&'a Health>,
+    active: u64,
+    inactive: u64,
+    traffic: TrafficStatus,
+}
+
+impl Look<'_> {
+    /// The same real server of the other family.
+    fn add(&mut self, other: &Self) {
+        self.state = of_both(self.state, other.state);
+        self.active += other.active;
+        self.inactive += other.inactive;
+        self.traffic.add(&other.traffic);
+    }
+}
+
+/// The state of a real server that has one in each family.
+fn of_both<'s>(one: &'s str, other: &'s str) -> &'s str {
+    if other == "down" || one == "up" { other } else { one }
 }
 
 /// What the real servers of a service are asked.
@@ -398,11 +473,20 @@ pub struct ServiceStatus {
     pub quorum: QuorumStatus,
     /// New connections that were dropped, because they were beyond the rate limit.
     pub rate_limited: u64,
+    /// Its real servers, without a sorry server.
+    pub pool: u32,
+    /// How many real servers are in which state.
+    pub states: BTreeMap<String, u32>,
+    /// Connections that are established, as `ActiveConn` of ipvsadm.
+    pub active: u64,
+    /// Connections that are not yet or no longer, as `InActConn`.
+    pub inactive: u64,
     #[serde(flatten)]
     pub traffic: TrafficStatus,
     /// What each of its real servers is asked, as `failures` names it.
     #[serde(default)]
     pub checks: Vec<String>,
+    /// None with `servers=false`.
     pub servers: Vec<ServerStatus>,
     /// Real servers that have been removed and still have connections.
     pub leaving: Vec<LeavingStatus>,
@@ -508,9 +592,7 @@ impl ServerStatus {
     /// The same real server of the other family.
     fn add(&mut self, other: &Self) {
         self.addresses.extend(other.addresses.iter().filter(|a| !self.addresses.contains(a)).collect::<Vec<_>>());
-        if other.state == "down" || self.state == "up" {
-            self.state.clone_from(&other.state);
-        }
+        self.state = of_both(&self.state, &other.state).to_owned();
         if self.by_hand.is_none() {
             self.by_hand.clone_from(&other.by_hand);
         }

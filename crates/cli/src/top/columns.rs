@@ -87,8 +87,8 @@ pub const SERVERS: &[Column<Server>] = &[
 pub const FLOWS: &[Column<Flow>] = &[
     text("CLIENT", 26, |f| Key::Owned(f.client.to_string()), |f| f.client.to_string()),
     text("VIP", 24, |f| Key::Owned(f.vip.to_string()), |f| f.vip.to_string()),
-    text("PROTOCOL", 8, |f| Key::Text(f.protocol), |f| f.protocol.to_owned()),
-    text("STATE", 12, |f| Key::Text(f.state), |f| f.state.to_owned()),
+    text("PROTOCOL", 8, |f| Key::Text(&f.protocol), |f| f.protocol.clone()),
+    text("STATE", 12, |f| Key::Text(&f.state), |f| f.state.clone()),
     Column {
         title: "IDLE",
         width: 6,

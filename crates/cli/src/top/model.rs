@@ -11,6 +11,8 @@ pub enum Event {
     Key(KeyEvent),
     Resize(Size),
     Sample(Sample),
+    /// One with its real servers.
+    Service(Service),
     Flows(Flows),
     /// It could not be read.
     Failed(String),
@@ -97,7 +99,11 @@ impl Model {
             Page::Flows(service, server) => Some((service.clone(), server.clone())),
             _ => None,
         };
-        Wanted { interval: self.interval, paused: self.paused, flows_of }
+        let service = match &self.page {
+            Page::Services => None,
+            Page::Servers(service) | Page::Flows(service, _) => Some(service.clone()),
+        };
+        Wanted { interval: self.interval, paused: self.paused, service, flows_of }
     }
 
     pub fn update(&mut self, event: Event) {
@@ -116,6 +122,7 @@ impl Model {
                     self.show(Page::Services);
                 }
             }
+            Event::Service(service) => self.sample.iter_mut().for_each(|sample| sample.put(service.clone())),
             Event::Flows(flows) => self.flows = Some(flows),
             Event::Key(key) if self.editing => self.edit(key),
             Event::Key(key) => self.key(key),
@@ -296,7 +303,7 @@ impl Model {
             }),
             Page::Flows(..) => sorted(self.connections(), list, FLOWS, |flow| {
                 filter.is_empty()
-                    || has(flow.state)
+                    || has(&flow.state)
                     || [flow.client, flow.vip].iter().any(|address| has(&address.to_string()))
             }),
         };

@@ -1,6 +1,7 @@
 //! What was read once, and the rates since what was read before.
 
-use marca_daemon::status::{FailureStatus, HealthStatus, ServerStatus, ServiceStatus, Status};
+use marca_daemon::api::FlowStatus;
+use marca_daemon::status::{FailureStatus, HealthStatus, ServerStatus, ServiceStatus, Status, TrafficStatus};
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -31,7 +32,12 @@ pub struct Service {
     pub ports: Vec<String>,
     /// Scheduler, method, persistence.
     pub settings: String,
+    /// None, unless they are looked at.
     pub servers: Vec<Server>,
+    /// When they were read, since boot.
+    pub at: Duration,
+    /// How many of them are in which state.
+    pub states: BTreeMap<String, u32>,
     /// Real servers that have been removed and still have connections, in words.
     pub leaving: Vec<String>,
     /// Of its real servers, without a sorry server; those that are up.
@@ -39,6 +45,8 @@ pub struct Service {
     pub up: u32,
     pub active: u64,
     pub inactive: u64,
+    /// As [`Rates`], since they began.
+    pub counters: [u64; 5],
     pub rates: Rates,
 }
 
@@ -81,8 +89,15 @@ impl Rates {
     }
 
     /// A counter that has fallen has begun anew.
-    fn of(now: &[u64; 5], before: &[u64; 5], seconds: f64) -> Self {
+    fn of_server(now: &[u64; 5], before: &[u64; 5], seconds: f64) -> Self {
         let rate = |i: usize| now[i].checked_sub(before[i]).unwrap_or(now[i]) as f64 / seconds;
+        let [connections, in_packets, in_bytes, out_packets, out_bytes] = std::array::from_fn(rate);
+        Self { connections, in_packets, in_bytes, out_packets, out_bytes }
+    }
+
+    /// A sum that has fallen is one of fewer servers.
+    fn of_service(now: &[u64; 5], before: &[u64; 5], seconds: f64) -> Self {
+        let rate = |i: usize| now[i].saturating_sub(before[i]) as f64 / seconds;
         let [connections, in_packets, in_bytes, out_packets, out_bytes] = std::array::from_fn(rate);
         Self { connections, in_packets, in_bytes, out_packets, out_bytes }
     }
@@ -104,15 +119,8 @@ impl Sample {
                 elsewhere.get_or_insert_with(by_name).get(service.name.as_str()).copied()
             });
             let Some(known) = known else { continue };
-            for (place, server) in service.servers.iter_mut().enumerate() {
-                let same = known.servers.get(place).filter(|known| known.name == server.name);
-                let known = same.or_else(|| known.servers.iter().find(|known| known.name == server.name));
-                // A new one has counted since it came.
-                let before = known.map_or([0; 5], |known| known.counters);
-                server.rates = Rates::of(&server.counters, &before, seconds);
-            }
-            service.rates = Rates::default();
-            service.servers.iter().for_each(|server| service.rates.add(&server.rates));
+            service.rates = Rates::of_service(&service.counters, &known.counters, seconds);
+            service.rate_servers(known);
         }
         let drops = |reason: &&marca_engine::reason::Reason| reason.action() == marca_engine::reason::Action::Drop;
         for reason in marca_engine::reason::Reason::ALL.iter().filter(drops) {
@@ -131,8 +139,32 @@ impl Sample {
     }
 
     /// Real servers in this state.
-    pub fn servers_in(&self, state: &str) -> usize {
-        self.services.iter().flat_map(|service| &service.servers).filter(|server| server.state == state).count()
+    pub fn servers_in(&self, state: &str) -> u32 {
+        self.services.iter().filter_map(|service| service.states.get(state)).sum()
+    }
+
+    /// Puts a service that was looked at more closely in its place.
+    pub fn put(&mut self, looked_at: Service) {
+        if let Some(service) = self.services.iter_mut().find(|service| service.name == looked_at.name) {
+            (service.servers, service.at) = (looked_at.servers, looked_at.at);
+        }
+    }
+}
+
+impl Service {
+    /// Rates of its real servers, if they have been looked at before.
+    fn rate_servers(&mut self, before: &Service) {
+        let seconds = self.at.saturating_sub(before.at).as_secs_f64();
+        if seconds <= 0.0 || before.servers.is_empty() {
+            return;
+        }
+        for (place, server) in self.servers.iter_mut().enumerate() {
+            let same = before.servers.get(place).filter(|known| known.name == server.name);
+            let known = same.or_else(|| before.servers.iter().find(|known| known.name == server.name));
+            // A new one has counted since it came.
+            let counted = known.map_or([0; 5], |known| known.counters);
+            server.rates = Rates::of_server(&server.counters, &counted, seconds);
+        }
     }
 }
 
@@ -165,11 +197,14 @@ impl From<ServiceStatus> for Service {
             vips: status.vips,
             ports: status.ports,
             leaving: leaving.collect(),
-            pool: status.servers.iter().filter(|server| !server.sorry).count() as u32,
-            up: status.servers.iter().filter(|server| server.state == "up").count() as u32,
-            active: status.servers.iter().map(|server| server.active).sum(),
-            inactive: status.servers.iter().map(|server| server.inactive).sum(),
+            pool: status.pool,
+            up: status.states.get("up").copied().unwrap_or(0),
+            active: status.active,
+            inactive: status.inactive,
+            counters: counters(&status.traffic),
+            states: status.states,
             servers: status.servers.into_iter().map(|server| Server::of(server, &status.checks)).collect(),
+            at: Duration::ZERO,
             rates: Rates::default(),
         }
     }
@@ -178,7 +213,6 @@ impl From<ServiceStatus> for Service {
 impl Server {
     /// `checks`: of the service.
     fn of(status: ServerStatus, checks: &[String]) -> Self {
-        let t = status.traffic;
         Self {
             name: status.name,
             addresses: status.addresses,
@@ -191,10 +225,14 @@ impl Server {
             active: status.active,
             inactive: status.inactive,
             checks: status.health.as_ref().map_or_else(Vec::new, |health| in_words(health, checks)),
-            counters: [t.connections, t.in_packets, t.in_bytes, t.out_packets, t.out_bytes],
+            counters: counters(&status.traffic),
             rates: Rates::default(),
         }
     }
+}
+
+fn counters(t: &TrafficStatus) -> [u64; 5] {
+    [t.connections, t.in_packets, t.in_bytes, t.out_packets, t.out_bytes]
 }
 
 /// What checks say of a real server.
@@ -220,17 +258,24 @@ pub fn duration(seconds: u64) -> String {
 pub struct Flows {
     pub service: String,
     pub server: String,
-    /// So many there are; listed are some of them.
-    pub total: usize,
     pub flows: Vec<Flow>,
+    /// There are more than these.
+    pub more: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Flow {
-    pub protocol: &'static str,
+    pub protocol: String,
     pub client: SocketAddr,
     pub vip: SocketAddr,
-    pub state: &'static str,
+    pub state: String,
     /// Since its last packet.
     pub idle: Duration,
+}
+
+impl From<FlowStatus> for Flow {
+    fn from(flow: FlowStatus) -> Self {
+        let FlowStatus { protocol, client, vip, state, idle_seconds, .. } = flow;
+        Self { protocol, client, vip, state, idle: Duration::from_secs(idle_seconds) }
+    }
 }

@@ -1,17 +1,14 @@
 //! The thread that reads. What a look costs is bounded by looking less often where it costs much.
 
 use super::model::Event;
-use super::sample::{Flow, Flows, Sample};
+use super::sample::{Flow, Flows, Sample, Service};
 use crate::{PlaceOptions, api};
 use anyhow::{Context, Result};
-use marca_config::plan::RealPlan;
+use marca_daemon::api::Flows as Page;
 use marca_daemon::linux::data_plane::since_boot;
-use marca_daemon::status::Running;
+use marca_daemon::status::{Depth, Status};
 use marca_daemon::watch::Watch;
-use marca_engine::flow;
-use marca_engine::layout::{ANNOUNCED, SCTP, TCP, UDP, state_bits};
-use marca_tables::classifier::ip;
-use std::net::SocketAddr;
+use serde::Serialize;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -20,97 +17,86 @@ use std::time::{Duration, Instant};
 pub struct Wanted {
     pub interval: Duration,
     pub paused: bool,
+    /// The service whose real servers are looked at.
+    pub service: Option<String>,
     /// A service and one of its real servers, whose connections are looked at.
     pub flows_of: Option<(String, String)>,
 }
 
-/// Where it is read: from the kernel's tables and the director's files by whoever may (root), whether a daemon runs or
-/// not; else from the daemon.
+/// Where it is read: from the daemon; where none runs, from the kernel's tables and the director's files.
 pub struct Source {
     options: PlaceOptions,
     watch: Watch,
-    reads_tables: bool,
 }
 
 impl Source {
     pub fn new(options: PlaceOptions) -> Self {
-        Self { watch: Watch::new(options.place()), options, reads_tables: nix::unistd::geteuid().is_root() }
+        Self { watch: Watch::new(options.place()), options }
     }
 
-    pub fn sample(&mut self) -> Result<Sample> {
+    /// All services, and the real servers of one.
+    pub fn sample(&mut self, service: Option<&str>) -> Result<Sample> {
         let began = Instant::now();
-        let status = if self.reads_tables {
-            self.watch.status()?
-        } else {
-            api::get(&self.options, "/v1/status")?.context("no daemon runs here, and the tables are root's to read")?
-        };
-        Ok(Sample { at: since_boot()?, took: began.elapsed(), ..Sample::from(status) })
+        let mut sample = Sample::from(self.status(None, Depth::Services)?);
+        sample.at = since_boot()?;
+        if let Some(service) = service
+            && sample.service(service).is_some()
+            && let Some(service) = self.service(service)?
+        {
+            sample.put(service);
+        }
+        Ok(Sample { took: began.elapsed(), ..sample })
     }
 
-    fn flows(&mut self, service: &str, server: &str) -> Result<Flows> {
-        anyhow::ensure!(self.reads_tables, "connections are root's to look at");
-        Ok(flows(self.watch.look()?, service, server))
+    /// A service with its real servers; `None`: it has left the configuration.
+    fn service(&mut self, name: &str) -> Result<Option<Service>> {
+        let services = self.status(Some(name), Depth::Servers)?.services;
+        let at = since_boot()?;
+        Ok(services.into_iter().next().map(|service| Service { at, ..Service::from(service) }))
     }
-}
 
-/// At most a fifth of a processor's time is for reading.
-pub fn pace(interval: Duration, took: Duration) -> Duration {
-    interval.max(took * 4)
-}
-
-/// The connections of a real server.
-fn flows(running: &Running, service: &str, server: &str) -> Flows {
-    let mut numbers = Vec::new();
-    for plan in running.plan.services.iter().filter(|plan| plan.name == service) {
-        let number = |real: &RealPlan| running.state.ids.real(service, plan.family, real.address);
-        numbers.extend(plan.reals.iter().filter(|real| real.name == server).filter_map(number));
-    }
-    let memory = &running.maps.memory;
-    let now = running.clock().at(since_boot().unwrap_or_default());
-    let mut found = Flows { service: service.into(), server: server.into(), ..Flows::default() };
-    for region in [&memory.half_open, &memory.flows] {
-        for cell in (0..region.len()).filter_map(|index| region.at(index)) {
-            let Some((key, record)) = flow::read(cell) else { continue };
-            let is_connection = !matches!(key.protocol, 0 | ANNOUNCED)
-                && record.state & (state_bits::TEMPLATE | state_bits::REVERSE) == 0;
-            if !is_connection || !numbers.contains(&record.real) {
-                continue;
-            }
-            found.total += 1;
-            if found.flows.len() < MOST_FLOWS {
-                found.flows.push(Flow {
-                    protocol: protocol(key.protocol),
-                    client: SocketAddr::new(ip(key.family, &key.client), key.client_port),
-                    vip: SocketAddr::new(ip(key.family, &key.vip), key.vip_port),
-                    state: state(key.protocol, record.state),
-                    idle: running.clock().duration(flow::idle(now, record.seen)),
-                });
-            }
+    fn status(&mut self, only: Option<&str>, depth: Depth) -> Result<Status> {
+        #[derive(Serialize)]
+        struct Parameters<'a> {
+            service: Option<&'a str>,
+            servers: bool,
+        }
+        let parameters = Parameters { service: only, servers: depth == Depth::Servers };
+        match api::get(&self.options, &format!("/v1/status?{}", api::query(&parameters)?))? {
+            Some(status) => Ok(status),
+            None => Ok(self.watch.look()?.told(only, depth)),
         }
     }
-    found
+
+    /// The connections of a real server.
+    fn flows(&mut self, service: &str, server: &str) -> Result<Flows> {
+        #[derive(Serialize)]
+        struct Parameters<'a> {
+            server: &'a str,
+            limit: usize,
+            after: u64,
+        }
+        let (mut flows, mut next) = (Vec::new(), Some(0));
+        let name = format!("{service}/{server}");
+        while let (Some(after), true) = (next, flows.len() < MOST_FLOWS) {
+            let parameters = api::query(&Parameters { server: &name, limit: MOST_FLOWS, after })?;
+            let page: Page = match api::get(&self.options, &format!("/v1/flows?{parameters}"))? {
+                Some(page) => page,
+                None => self.watch.look()?.flows_of(&name, after)?,
+            };
+            flows.extend(page.flows.into_iter().map(Flow::from));
+            next = page.next;
+        }
+        Ok(Flows { service: service.into(), server: server.into(), flows, more: next.is_some() })
+    }
 }
 
 /// Nobody reads more.
 const MOST_FLOWS: usize = 10_000;
 
-fn protocol(number: u8) -> &'static str {
-    match number {
-        TCP => "tcp",
-        UDP => "udp",
-        SCTP => "sctp",
-        _ => "other",
-    }
-}
-
-fn state(protocol: u8, state: u64) -> &'static str {
-    match state {
-        _ if state & state_bits::RESET != 0 => "reset",
-        _ if state & state_bits::ENDING != 0 => "closing",
-        _ if state & state_bits::HALF_OPEN != 0 => "half-open",
-        _ if protocol == UDP => "datagrams",
-        _ => "established",
-    }
+/// At most a fifth of a processor's time is for reading.
+pub fn pace(interval: Duration, took: Duration) -> Duration {
+    interval.max(took * 4)
 }
 
 /// The thread.
@@ -142,32 +128,46 @@ fn read(mut source: Source, mut wanted: Wanted, changes: &Receiver<Wanted>, even
     let mut took = Duration::ZERO;
     loop {
         let next = if wanted.paused { Duration::from_secs(3600) } else { pace(wanted.interval, took) };
-        let only_flows = match changes.recv_timeout(next) {
+        let (mut service, mut flows) = (None, None);
+        match changes.recv_timeout(next) {
             Ok(changed) => {
-                let other = changed.flows_of.is_some() && changed.flows_of != wanted.flows_of;
-                wanted = changed;
-                if !other {
-                    continue;
-                }
                 // What the operator goes to is there at once.
-                true
+                if changed.service != wanted.service {
+                    service.clone_from(&changed.service);
+                }
+                if changed.flows_of != wanted.flows_of {
+                    flows.clone_from(&changed.flows_of);
+                }
+                wanted = changed;
             }
             Err(RecvTimeoutError::Timeout) if wanted.paused => continue,
-            Err(RecvTimeoutError::Timeout) => false,
+            Err(RecvTimeoutError::Timeout) => {
+                let began = Instant::now();
+                let sample = source.sample(wanted.service.as_deref());
+                took = began.elapsed();
+                if events.send(sample.map_or_else(failed, Event::Sample)).is_err() {
+                    return;
+                }
+                flows.clone_from(&wanted.flows_of);
+            }
             Err(RecvTimeoutError::Disconnected) => return,
-        };
+        }
         let began = Instant::now();
         let mut told = Vec::new();
-        if !only_flows {
-            told.push(source.sample().map_or_else(|error| Event::Failed(format!("{error:#}")), Event::Sample));
+        if let Some(name) = service {
+            // One that has gone is told by the next look at all.
+            told.extend(source.service(&name).map_or_else(|error| Some(failed(error)), |s| s.map(Event::Service)));
         }
-        if let Some((service, server)) = &wanted.flows_of {
-            let flows = source.flows(service, server);
-            told.push(flows.map_or_else(|error| Event::Failed(format!("{error:#}")), Event::Flows));
+        if let Some((service, server)) = flows {
+            told.push(source.flows(&service, &server).map_or_else(failed, Event::Flows));
         }
-        took = began.elapsed();
+        took += began.elapsed();
         if told.into_iter().any(|event| events.send(event).is_err()) {
             return;
         }
     }
+}
+
+fn failed(error: anyhow::Error) -> Event {
+    Event::Failed(format!("{error:#}"))
 }

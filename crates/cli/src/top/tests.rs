@@ -38,9 +38,16 @@ fn service(name: &str, servers: Vec<Server>) -> Service {
         up: servers.iter().filter(|server| server.state == "up").count() as u32,
         active: servers.iter().map(|server| server.active).sum(),
         inactive: servers.iter().map(|server| server.inactive).sum(),
+        states: states(&servers),
         servers,
         ..Service::default()
     }
+}
+
+fn states(servers: &[Server]) -> std::collections::BTreeMap<String, u32> {
+    let mut states = std::collections::BTreeMap::new();
+    servers.iter().for_each(|server| *states.entry(server.state.clone()).or_default() += 1);
+    states
 }
 
 /// A director at a second, whose every server counts in proportion to it.
@@ -48,6 +55,10 @@ fn sample(second: u64, services: Vec<Service>) -> Sample {
     let mut services = services;
     for server in services.iter_mut().flat_map(|service| &mut service.servers) {
         server.counters = server.counters.map(|each| each * second);
+    }
+    for service in &mut services {
+        service.at = Duration::from_secs(1000 + second);
+        service.counters = std::array::from_fn(|i| service.servers.iter().map(|server| server.counters[i]).sum());
     }
     Sample {
         at: Duration::from_secs(1000 + second),
@@ -128,14 +139,14 @@ fn connections_of_a_real_server() {
     press(&mut model, [KeyCode::Enter, KeyCode::Enter]);
     assert_eq!(model.wanted().flows_of, Some(("shop".into(), "web1".into())));
     let flow = |port, state, idle| Flow {
-        protocol: "tcp",
+        protocol: "tcp".into(),
         client: format!("198.51.100.7:{port}").parse().unwrap(),
         vip: "[2001:db8::10]:443".parse().unwrap(),
-        state,
+        state: String::from(state),
         idle: Duration::from_secs(idle),
     };
     let flows = vec![flow(4242, "established", 12), flow(4243, "half-open", 0), flow(4244, "closing", 119)];
-    model.update(Event::Flows(Flows { service: "shop".into(), server: "web1".into(), total: 3, flows }));
+    model.update(Event::Flows(Flows { service: "shop".into(), server: "web1".into(), flows, more: false }));
     insta::assert_snapshot!(screen(&model));
     write(&mut model, "/4244");
     assert_eq!(listed(&model), ["198.51.100.7:4244"]);
@@ -221,13 +232,40 @@ fn rates_are_differences_and_a_counter_that_has_fallen_has_begun_anew() {
     let mut after =
         sample(1, vec![service("shop", vec![server(2, "up", [1; 5]), server(1, "up", [30, 100, 5000, 8, 0])])]);
     after.at += Duration::from_secs(2);
+    after.services[0].at += Duration::from_secs(2);
     let after = after.after(&before);
     let [web2, web1] = &after.services[0].servers[..] else { panic!("two") };
     assert_eq!((web1.rates.connections, web1.rates.in_packets, web1.rates.in_bytes), (10.0, 0.0, 2000.0));
     assert_eq!(web2.rates.connections, 0.5);
-    assert_eq!(after.services[0].rates.connections, 10.5);
+    assert_eq!(after.services[0].rates.connections, 8.0);
     // A moment that has not passed has no rates.
     assert_eq!(before.clone().after(&before).services[0].rates.connections, 0.0);
+}
+
+#[test]
+fn servers_of_a_service_are_read_when_it_is_looked_at() {
+    let mut model = model();
+    let bare = |second| {
+        let mut sample = sample(second, site());
+        sample.services.iter_mut().for_each(|service| service.servers.clear());
+        sample
+    };
+    model.update(Event::Sample(bare(3)));
+    assert_eq!(model.wanted().service, None);
+    press(&mut model, [KeyCode::Enter]);
+    assert_eq!((model.wanted().service.as_deref(), model.servers().len()), (Some("shop"), 0));
+    let looked_at = |second| sample(second, site()).services.remove(0);
+    model.update(Event::Service(looked_at(3)));
+    assert_eq!((model.servers().len(), model.servers()[0].rates.connections), (3, 0.0), "nothing to compare with yet");
+    let mut next = bare(5);
+    next.put(looked_at(5));
+    model.update(Event::Sample(next));
+    assert_eq!(model.servers()[0].rates.connections, 120.0);
+    // Of a service that is smaller than it was.
+    let mut fewer = bare(6);
+    fewer.services[0].counters = [0; 5];
+    model.update(Event::Sample(fewer));
+    assert_eq!(model.services()[0].rates.connections, 0.0);
 }
 
 #[test]

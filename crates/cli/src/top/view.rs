@@ -120,12 +120,13 @@ fn title(model: &Model) -> String {
             (format!("{service}: real servers"), model.servers().len(), SERVERS[model.list().column].title)
         }
         Page::Flows(service, server) => {
-            let all = model.flows.as_ref().map_or(0, |flows| flows.total);
+            let all = model.connections().len();
             (format!("{service}/{server}: connections"), all, FLOWS[model.list().column].title)
         }
     };
     let (listed, order) = (model.list().order.len(), if model.list().descending { "down" } else { "up" });
-    let count = if listed == all { format!("{all}") } else { format!("{listed} of {all}") };
+    let more = if model.flows.as_ref().is_some_and(|flows| flows.more) { " and more" } else { "" };
+    let count = if listed == all { format!("{all}{more}") } else { format!("{listed} of {all}{more}") };
     let filter = match (model.editing, model.filter.as_str()) {
         (true, filter) => format!("   filter: {filter}_"),
         (false, "") => String::new(),

@@ -65,6 +65,9 @@ fn the_daemon_answers_by_http_what_is_asked_well_and_says_what_is_wrong_with_the
     let (status, media, body) = ask(&site, "GET", "/v1/status", None);
     assert_eq!((status, media.as_str()), (200, "application/json"));
     assert_eq!(body["services"][0]["servers"][1]["name"], "web2");
+    let (_, _, body) = ask(&site, "GET", "/v1/status?servers=false", None);
+    let shop = &body["services"][0];
+    assert_eq!((&shop["servers"], &shop["states"], &shop["pool"]), (&json!([]), &json!({ "up": 2 }), &json!(2)));
     let (_, _, document) = ask(&site, "GET", "/openapi.json", None);
     assert_eq!(document["openapi"], "3.1.0");
     assert!(document["paths"]["/v1/reload"]["post"].is_object());

@@ -214,10 +214,10 @@ where
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEADER_PATIENCE).max_buf_size(MOST_HEADER_BYTES);
     let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
-    let ends = async move { drop(ends.wait_for(|ends| *ends).await.is_ok()) };
+    let ends = async move { ends.wait_for(|ends| *ends).await.is_ok() };
     let served = tokio::select! {
         served = connection.as_mut() => served,
-        () = ends => {
+        _ = ends => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

@@ -2,42 +2,24 @@
 
 use super::Problem;
 use super::problem::Sort;
-use crate::linux::data_plane::Maps;
 use crate::place::Place;
-use crate::status::{ReadError, Running};
-use std::os::unix::fs::MetadataExt;
+use crate::status::Running;
+use crate::watch::Watch;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
 pub(super) struct Reader {
     place: Place,
-    known: Arc<Mutex<Known>>,
+    watch: Arc<Mutex<Watch>>,
     /// Of all requests that read.
     turns: Arc<Semaphore>,
 }
 
-/// What need not be read again for every request.
-#[derive(Default)]
-struct Known {
-    /// With the inode of a pin: another data plane has another.
-    maps: Option<(u64, Arc<Maps>)>,
-}
-
-impl Known {
-    fn open(&mut self, place: &Place) -> Result<Running, ReadError> {
-        let pin = std::fs::metadata(place.pin_dir.join("maps/CONTROL")).map_or(0, |pin| pin.ino());
-        let maps = match &self.maps {
-            Some((known, maps)) if *known == pin => Arc::clone(maps),
-            _ => Arc::clone(&self.maps.insert((pin, Arc::new(Maps::open(&place.pin_dir)?))).1),
-        };
-        Running::with(place, maps)
-    }
-}
-
 impl Reader {
     pub fn new(place: Place) -> Self {
-        Self { place, known: Arc::default(), turns: Arc::new(Semaphore::new(super::READERS)) }
+        let watch = Arc::new(Mutex::new(Watch::new(place.clone())));
+        Self { place, watch, turns: Arc::new(Semaphore::new(super::READERS)) }
     }
 
     pub fn place(&self) -> &Place {
@@ -50,9 +32,9 @@ impl Reader {
         T: Send + 'static,
         F: FnOnce(&Running) -> Result<T, Problem> + Send + 'static,
     {
-        let (place, known) = (self.place.clone(), Arc::clone(&self.known));
+        let watch = Arc::clone(&self.watch);
         let read = move || {
-            let running = known.lock().unwrap_or_else(PoisonError::into_inner).open(&place);
+            let running = watch.lock().unwrap_or_else(PoisonError::into_inner).look();
             let running = running.map_err(|error| Problem::new(Sort::NotReady, error.to_string()))?;
             work(&running)
         };

@@ -160,23 +160,36 @@ async fn flows(
     Parameters(page): Parameters<Page>,
 ) -> Result<axum::Json<Flows>, Problem> {
     let piece = page.piece()?;
-    let listed = shared.reader.read(move |running| {
-        let names = Names::of(running);
-        let filter = page.which().filter(running, &names)?;
-        let (found, next) = records::flows(&running.maps.memory, now(running)?, piece, &filter);
-        let flow = |flow: records::Flow| FlowStatus {
-            protocol: protocol(flow.protocol),
-            client: flow.client,
-            vip: flow.vip,
-            service: names.service(flow.service),
-            server: names.real(flow.real),
-            server_port: flow.server_port,
-            state: flow.state.name().into(),
-            idle_seconds: running.clock().duration(flow.idle).as_secs(),
-        };
-        Ok(Flows { flows: found.into_iter().map(flow).collect(), next })
-    });
+    let listed = shared.reader.read(move |running| list(running, &page.which(), piece));
     listed.await.map(axum::Json)
+}
+
+fn list(running: &Running, which: &Which, piece: Piece) -> Result<Flows, Problem> {
+    let names = Names::of(running);
+    let filter = which.filter(running, &names)?;
+    let (found, next) = records::flows(&running.maps.memory, now(running)?, piece, &filter);
+    let flow = |flow: records::Flow| FlowStatus {
+        protocol: protocol(flow.protocol),
+        client: flow.client,
+        vip: flow.vip,
+        service: names.service(flow.service),
+        server: names.real(flow.real),
+        server_port: flow.server_port,
+        state: flow.state.name().into(),
+        idle_seconds: running.clock().duration(flow.idle).as_secs(),
+    };
+    Ok(Flows { flows: found.into_iter().map(flow).collect(), next })
+}
+
+impl Running {
+    /// Connections with a real server, `shop/web1`: a page, as the API has them.
+    ///
+    /// # Errors
+    /// When no service has it.
+    pub fn flows_of(&self, server: &str, after: u64) -> Result<Flows, Problem> {
+        let which = Which { server: Some(server.to_owned()), ..Which::default() };
+        list(self, &which, Piece { from: after, looks: LOOKS, most: 10_000 })
+    }
 }
 
 /// Ends connections

@@ -9,7 +9,7 @@ use crate::diff::Diff;
 use crate::director::DirectorError;
 use crate::explain::{Explained, Question, QuestionError};
 use crate::metrics::{Answered, Format};
-use crate::status::Status;
+use crate::status::{Depth, Status};
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
@@ -123,6 +123,14 @@ struct StatusParameters {
     /// Only this service.
     #[param(nullable = false)]
     service: Option<String>,
+    /// Each of their real servers; else services alone, with the sums.
+    #[serde(default = "yes")]
+    #[param(required = false, default = true)]
+    servers: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// Services, real servers and counters
@@ -136,14 +144,12 @@ async fn status(
     Parameters(parameters): Parameters<StatusParameters>,
 ) -> Result<Response, Problem> {
     let bytes = shared.reader.read(move |running| {
-        let mut status = running.status();
-        if let Some(name) = parameters.service {
-            status.services.retain(|service| service.name == name);
-            if status.services.is_empty() {
-                return Err(
-                    Problem::new(Sort::NotFound, format!("there is no service `{name}`")).of_parameter("service")
-                );
-            }
+        let depth = if parameters.servers { Depth::Servers } else { Depth::Services };
+        let status = running.told(parameters.service.as_deref(), depth);
+        if let Some(name) = parameters.service
+            && status.services.is_empty()
+        {
+            return Err(Problem::new(Sort::NotFound, format!("there is no service `{name}`")).of_parameter("service"));
         }
         // Here, where it may take its time.
         serde_json::to_vec(&status).map_err(|error| Problem::new(Sort::Failed, error.to_string()))

@@ -56,6 +56,10 @@ fn service(name: &str, rate_limited: u64, servers: Vec<ServerStatus>) -> Service
         },
         rate_limited,
         checks: vec!["tcp/80".into(), "http/80 /healthz".into()],
+        pool: servers.len() as u32,
+        states: BTreeMap::new(),
+        active: 0,
+        inactive: 0,
         traffic: TrafficStatus::default(),
         servers,
         leaving: vec![LeavingStatus {
