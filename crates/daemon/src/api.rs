@@ -45,8 +45,8 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::{io, thread};
 use std::time::Duration;
+use std::{io, thread};
 use tokio::sync::{mpsc, oneshot};
 
 /// The daemon's end. Requests are taken while this lives.
