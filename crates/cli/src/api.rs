@@ -6,6 +6,7 @@ use marca_daemon::api::client::{Client, ClientError, Method};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::future::Future;
+use std::time::Duration;
 
 /// What to say where nobody answers.
 pub const NO_DAEMON: &str = "no daemon runs here (start one with `marca run`)";
@@ -26,6 +27,15 @@ pub fn post<T: DeserializeOwned>(place: &PlaceOptions, path: &str, body: &impl S
 pub fn get<T: DeserializeOwned>(place: &PlaceOptions, path: &str) -> Result<Option<T>> {
     let client = Client::new(&place.place());
     match wait(client.get(path))? {
+        Err(ClientError::NoDaemon) => Ok(None),
+        answer => answer.map(Some).map_err(told),
+    }
+}
+
+/// The same, if it says it soon.
+pub fn get_within<T: DeserializeOwned>(place: &PlaceOptions, path: &str, patience: Duration) -> Result<Option<T>> {
+    let client = Client::new(&place.place());
+    match wait(async { tokio::time::timeout(patience, client.get(path)).await.unwrap_or(Err(ClientError::Slow)) })? {
         Err(ClientError::NoDaemon) => Ok(None),
         answer => answer.map(Some).map_err(told),
     }

@@ -1,11 +1,12 @@
 //! `marca doctor`.
 
-use crate::{PlaceOptions, Refused, Told, check};
+use crate::{PlaceOptions, Refused, Told, api, check};
 use anyhow::Result;
 use marca_config::model::{Forward, PortMatch};
 use marca_daemon::doctor::{Report, director, gather, real_server};
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 #[derive(clap::Args)]
 pub struct Options {
@@ -38,9 +39,14 @@ pub struct Options {
     place: PlaceOptions,
 }
 
+/// How long a daemon has to say how full its tables are, before they are counted here.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// Exit code 1 when there is a fault.
 pub fn doctor(options: &Options) -> Result<()> {
-    let facts = gather::gather(&options.place.place(), &options.decap_dir);
+    // A daemon that hangs shall not keep anybody from finding out why.
+    let told = api::get_within(&options.place, "/v1/status?servers=false", PATIENCE).ok().flatten();
+    let facts = gather::gather(&options.place.place(), &options.decap_dir, told);
     let report = if options.real_server {
         let own: Vec<IpAddr> = facts.links.iter().flat_map(|l| l.addresses.iter().map(|net| net.addr())).collect();
         let expected = expected(options, &own)?;

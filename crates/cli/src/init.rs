@@ -35,7 +35,7 @@ pub struct Options {
 
 /// Writes a first configuration for this host's interfaces.
 pub fn init(options: &Options) -> Result<()> {
-    let facts = gather::gather(&Place::default(), Path::new("/sys/fs/bpf/marca-decap"));
+    let facts = gather::gather(&Place::default(), Path::new("/sys/fs/bpf/marca-decap"), None);
     let first = First {
         outside: options.outside.clone(),
         inside: options.inside.clone(),

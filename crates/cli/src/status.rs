@@ -141,7 +141,10 @@ fn state(state: &str, seconds_left: Option<u64>) -> String {
 }
 
 fn state_of(server: &ServerStatus) -> String {
-    let state = state(&server.state, server.seconds_left);
+    let mut state = state(&server.state, server.seconds_left);
+    if !server.only_ports.is_empty() {
+        state = format!("{state} {}", server.only_ports.join(" "));
+    }
     match server.causes.is_empty() {
         true => state,
         false => format!("{state} ({})", server.causes.join(", ")),

@@ -151,6 +151,14 @@ impl ServicePlan {
     pub fn sorry(&self) -> Option<&RealPlan> {
         self.reals.last().filter(|real| real.role == Role::Sorry)
     }
+
+    /// Those of its [`parts`](Self::parts) to which no real server takes new flows, as the service is in force: the sorry
+    /// server takes them, if there is one.
+    pub fn left(&self) -> impl Iterator<Item = &PortMatch> {
+        let takes = |real: &RealPlan, part: usize| real.weight > 0 && real.closed & 1 << part == 0;
+        let is_left = move |part: usize| !self.reals.iter().any(|real| takes(real, part));
+        self.parts.iter().enumerate().filter(move |(part, _)| is_left(*part)).map(|(_, port)| port)
+    }
 }
 
 impl RealPlan {

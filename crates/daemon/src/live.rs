@@ -5,6 +5,7 @@ use crate::place::PlaceError;
 use crate::standings::Standings;
 use crate::status::RunningConfig;
 use marca_tables::sweep::Counted;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,6 +20,36 @@ struct Known {
     unwritten: Mutex<Unwritten>,
     counted: Mutex<Option<(Counted, Instant)>>,
     asked: [AtomicU64; 3],
+    /// By the kind of the question.
+    took: Mutex<BTreeMap<&'static str, Took>>,
+}
+
+/// How long questions of one kind have taken: how many no longer than each of [`BOUNDS`](Self::BOUNDS), and how long all of
+/// them together.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Took {
+    counts: [u64; Took::BOUNDS.len()],
+    /// Of any length.
+    pub count: u64,
+    pub seconds: f64,
+}
+
+impl Took {
+    /// Seconds: from what a server next door takes to the usual timeouts.
+    pub const BOUNDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
+
+    pub fn add(&mut self, took: Duration) {
+        let seconds = took.as_secs_f64();
+        let within = std::iter::zip(&mut self.counts, Self::BOUNDS).filter(|(_, bound)| seconds <= *bound);
+        within.for_each(|(count, _)| *count += 1);
+        self.count += 1;
+        self.seconds += seconds;
+    }
+
+    /// Each bound, and how many have taken no longer.
+    pub fn within(&self) -> impl Iterator<Item = (f64, u64)> {
+        std::iter::zip(Self::BOUNDS, self.counts)
+    }
 }
 
 /// What could not be written, since the disk is full, say; readers have this, and not the file.
@@ -133,6 +164,16 @@ impl Live {
         self.0.asked[asked as usize].fetch_add(1, Relaxed);
     }
 
+    /// A question of this kind has had an answer.
+    pub fn count_took(&self, kind: &'static str, took: Duration) {
+        lock(&self.0.took).entry(kind).or_default().add(took);
+    }
+
+    /// How long questions have taken since the daemon began, by their kind.
+    pub fn took(&self) -> BTreeMap<&'static str, Took> {
+        lock(&self.0.took).clone()
+    }
+
     /// Questions of health checks since the daemon began.
     pub fn asked(&self, asked: Asked) -> u64 {
         self.0.asked[asked as usize].load(Relaxed)
@@ -142,4 +183,19 @@ impl Live {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Nothing in here panics half-way.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_questions_have_taken_is_counted_below_each_bound() {
+        let live = Live::default();
+        [1, 3, 3000, 60_000].into_iter().for_each(|ms| live.count_took("tcp", Duration::from_millis(ms)));
+        let took = live.took()["tcp"];
+        let within: Vec<u64> = took.within().map(|(_, count)| count).collect();
+        assert_eq!(within, [1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 2, 3]);
+        assert_eq!((took.count, took.seconds), (4, 63.004));
+    }
 }

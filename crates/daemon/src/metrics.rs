@@ -18,9 +18,11 @@ pub use listener::{Answered, Scraper, serve};
 pub use sums::Sums;
 pub use text::Format;
 
+use crate::live::Took;
 use crate::status::{ChecksStatus, HealthStatus, ServerStatus, ServiceStatus, Status, TrafficStatus};
 use marca_config::model::Detail;
 use marca_engine::reason::{Action, Reason};
+use std::collections::BTreeMap;
 use std::time::Duration;
 use sums::Sum;
 
@@ -40,6 +42,18 @@ pub struct Metric {
 pub enum Kind {
     Counter,
     Gauge,
+    Histogram,
+}
+
+impl Kind {
+    /// As Prometheus calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +89,7 @@ impl Metric {
     /// What must be looked at in this detail for it to be there.
     pub fn needs(&self) -> Detail {
         match self.value {
-            Value::Director(_) => Detail::Totals,
+            Value::Director(_) | Value::Took(_) => Detail::Totals,
             Value::Service(_) => Detail::Services,
             Value::Server(_) | Value::Checks(_) => Detail::Servers,
         }
@@ -86,6 +100,8 @@ impl Metric {
 /// the labels that follow the service's and the server's.
 enum Value {
     Director(fn(&Scrape, Give)),
+    /// Histograms: each with the values of its labels.
+    Took(fn(&Scrape, GiveTook)),
     Service(fn(&ServiceStatus, &Sum, Give)),
     Server(fn(&ServerStatus) -> Number),
     /// For each check of a real server, by its name.
@@ -94,6 +110,9 @@ enum Value {
 
 /// Takes the values of labels, in the order of [`Metric::labels`], and the number.
 type Give<'a> = &'a mut dyn FnMut(&[&str], Number);
+
+/// The same for histograms.
+type GiveTook<'a> = &'a mut dyn FnMut(&[&str], &Took);
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Number {
@@ -120,17 +139,28 @@ pub struct Scrape<'a> {
     pub detail: Detail,
     /// How long it took to read the status.
     pub took: Duration,
+    /// How long checks have taken, by their kind.
+    pub checks: &'a BTreeMap<&'static str, Took>,
 }
 
 impl<'a> Scrape<'a> {
-    pub fn new(status: &'a Status, sums: &'a Sums, detail: Detail, took: Duration) -> Self {
-        Self { status, sums, detail: resolve(detail, status), took }
+    /// In the finest detail that is not too much.
+    pub fn resolved(self) -> Self {
+        Self { detail: resolve(self.detail, self.status), ..self }
+    }
+
+    /// The histograms of a metric, each with the values of its labels.
+    fn histograms(&self, metric: &Metric, give: GiveTook) {
+        if let Value::Took(histograms) = metric.value {
+            histograms(self, give);
+        }
     }
 
     /// The numbers of a metric, each with the values of its labels.
     fn samples(&self, metric: &Metric, give: Give) {
         match metric.value {
             Value::Director(numbers) => numbers(self, give),
+            Value::Took(_) => {}
             Value::Service(numbers) => {
                 for service in &self.status.services {
                     let sum = self.sums.service(&service.name);
@@ -350,6 +380,14 @@ pub const METRICS: &[Metric] = &[
                 .for_each(|(result, n)| give(&[result], n.into()));
         }),
     ),
+    Metric {
+        base: "marca_check_duration",
+        kind: Kind::Histogram,
+        unit: Some(Unit::Seconds),
+        labels: &["kind"],
+        help: "How long questions of health checks have taken, good or bad, by their kind: `tcp`, `http`, `script` and so on; one that has had no answer, its timeout.",
+        value: Value::Took(|scrape, give| scrape.checks.iter().for_each(|(kind, took)| give(&[kind], took))),
+    },
     counter(
         "marca_connections",
         None,
@@ -501,6 +539,13 @@ pub const METRICS: &[Metric] = &[
             let fails = |health: &HealthStatus| health.failures.iter().any(|failure| failure.check == check);
             (!server.health.as_ref().is_some_and(fails)).into()
         }),
+    ),
+    gauge(
+        "marca_server_closed_ports",
+        None,
+        SERVER,
+        "Member ports that take no new connections at a real server, because their checks fail, while the others do.",
+        Value::Server(|server| server.health.as_ref().map_or(0, |health| health.without_ports.len() as u64).into()),
     ),
     gauge(
         "marca_server_weight",

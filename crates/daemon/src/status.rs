@@ -261,12 +261,17 @@ impl Running {
         let flags = number.and_then(|n| self.maps.memory.reals.get(n)).map_or(real_flags::UP, |real| real.flags);
         let said = self.overrides.of(service, real);
         let (causes, checked) = (self.standings.causes(service, real), self.standings.health(service, real));
+        let mut only_ports = Vec::new();
         let state = match flags {
             _ if flags & real_flags::DOWN != 0 => "down",
             _ if said.is_some_and(|said| said.duty.is_some_and(|(duty, _)| duty == Duty::Disabled)) => "disabled",
             _ if real.role == Role::Sorry && real.standing == Standing::Drained => "drained",
             _ if flags & real_flags::UP != 0 && real.role == Role::Sorry => "serving",
-            _ if flags & real_flags::UP == 0 && real.role == Role::Sorry => "standby",
+            _ if flags & real_flags::UP == 0 && real.role == Role::Sorry => {
+                // Where a port is closed at all real servers it serves that port alone.
+                only_ports.extend(self.standings.of(service).left().map(ToString::to_string));
+                if only_ports.is_empty() { "standby" } else { "serving" }
+            }
             _ if flags & real_flags::UP == 0 && causes.contains(&Cause::Waiting) => "waiting",
             _ if flags & real_flags::UP == 0 => "drained",
             _ if real.weight == 0 || checked.is_some_and(|health| health.weight == Some(0)) => "draining",
@@ -280,6 +285,7 @@ impl Running {
             said,
             causes,
             checked,
+            only_ports,
             active,
             inactive,
             traffic: TrafficStatus::from(traffic),
@@ -303,6 +309,7 @@ impl Running {
             overloaded: number.and_then(|n| self.maps.memory.loads.at(n)).is_some_and(threshold::is_overloaded),
             state: state.into(),
             sorry: real.role == Role::Sorry,
+            only_ports: look.only_ports.clone(),
             causes: causes.iter().map(|cause| cause_name(*cause).to_owned()).collect(),
             seconds_left: draining.and_then(seconds_left),
             health: is_checked.then(|| health(service, checked)),
@@ -330,6 +337,7 @@ struct Look<'a> {
     said: Option<&'a Override>,
     causes: Vec<Cause>,
     checked: Option<&'a Health>,
+    only_ports: Vec<String>,
     active: u64,
     inactive: u64,
     traffic: TrafficStatus,
@@ -347,7 +355,7 @@ impl Look<'_> {
 
 /// The state of a real server that has one in each family.
 fn of_both<'s>(one: &'s str, other: &'s str) -> &'s str {
-    if other == "down" || one == "up" { other } else { one }
+    if other == "down" || matches!(one, "up" | "standby") { other } else { one }
 }
 
 /// What the real servers of a service are asked.
@@ -552,10 +560,13 @@ pub struct ServerStatus {
     /// What an operator has said of it by hand.
     pub by_hand: Option<HandStatus>,
     /// `up`; `down`: it has failed; `waiting`: for the first verdict of its checks; `draining`: weight 0; `drained`: weight 0,
-    /// and its deadline has passed; `disabled`: by hand. A sorry server is `serving` or `standby`.
+    /// and its deadline has passed; `disabled`: by hand. A sorry server is `serving` or `standby`: see also `only_ports`.
     pub state: String,
     /// It takes clients while the service is below its quorum.
     pub sorry: bool,
+    /// Of a sorry server that serves, because no real server takes new connections to them: these member ports and no others.
+    #[serde(default)]
+    pub only_ports: Vec<String>,
     /// What keeps clients from it, beside its weight: `by hand`, `checks`, `no verdict yet`.
     pub causes: Vec<String>,
     /// Until its persistent clients move, if there is a deadline.
@@ -593,6 +604,8 @@ impl ServerStatus {
     fn add(&mut self, other: &Self) {
         self.addresses.extend(other.addresses.iter().filter(|a| !self.addresses.contains(a)).collect::<Vec<_>>());
         self.state = of_both(&self.state, &other.state).to_owned();
+        let only_ports = other.only_ports.iter().filter(|port| !self.only_ports.contains(port));
+        self.only_ports.extend(only_ports.cloned().collect::<Vec<_>>());
         if self.by_hand.is_none() {
             self.by_hand.clone_from(&other.by_hand);
         }

@@ -224,7 +224,11 @@ impl Server {
             overloaded: status.overloaded,
             active: status.active,
             inactive: status.inactive,
-            checks: status.health.as_ref().map_or_else(Vec::new, |health| in_words(health, checks)),
+            checks: match &status.health {
+                Some(health) => in_words(health, checks),
+                None if status.only_ports.is_empty() => Vec::new(),
+                None => vec![format!("serves {} alone", status.only_ports.join(" "))],
+            },
             counters: counters(&status.traffic),
             rates: Rates::default(),
         }

@@ -1,6 +1,7 @@
 //! Every command of the program in the tutorial and the how-tos is one that it takes.
 
-use crate::{Page, pages};
+use crate::{Page, pages, read};
+use std::collections::{BTreeMap, BTreeSet};
 
 #[test]
 fn every_command_in_the_tutorial_and_the_how_tos_is_taken() {
@@ -18,6 +19,25 @@ fn every_command_in_the_tutorial_and_the_how_tos_is_taken() {
         }
     }
     assert!(taken > 20, "{taken}");
+}
+
+#[test]
+fn what_each_command_asks_of_the_api_is_told_and_is_there_to_be_asked() {
+    let page = read("docs/api.md");
+    let row = |line| str::strip_prefix(line, "| `marca ")?.split_once("` | ");
+    let rows: BTreeMap<&str, &str> = page.text.lines().filter_map(row).collect();
+    let command = marca::command();
+    let names = command.get_subcommands().map(|command| command.get_name()).filter(|name| *name != "help");
+    assert_eq!(rows.keys().copied().collect::<BTreeSet<_>>(), names.collect());
+    let document = serde_json::to_value(marca_daemon::api::document()).unwrap();
+    for (name, row) in rows {
+        for (method, path) in row.split('`').filter_map(|code| code.split_once(" /")) {
+            let path = format!("/{}", path.split('?').next().unwrap_or_default());
+            if method.bytes().all(|byte| byte.is_ascii_uppercase()) {
+                assert!(document["paths"][&path][method.to_lowercase()].is_object(), "{name}: {method} {path}");
+            }
+        }
+    }
 }
 
 /// As a shell takes them: up to a comment, a pipe or the next command; quotes keep words together.

@@ -3,7 +3,7 @@
 use crate::root;
 use marca_config::keys::{self, Key, Presence};
 use marca_config::model::Detail;
-use marca_daemon::metrics::{Kind, METRICS, MOST_LABEL_SETS};
+use marca_daemon::metrics::{METRICS, MOST_LABEL_SETS};
 use marca_engine::reason::{Action, Reason};
 use serde_json::Value;
 use std::fmt::Write;
@@ -116,7 +116,7 @@ fn metrics() {
     {
         let _ = write!(text, "\n## {title}\n\n| metric | kind | labels | |\n|---|---|---|---|\n");
         for metric in METRICS.iter().filter(|metric| metric.needs() == detail) {
-            let kind = if metric.kind == Kind::Counter { "counter" } else { "gauge" };
+            let kind = metric.kind.name();
             let labels: Vec<String> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
             let _ = writeln!(text, "| `{}` | {kind} | {} | {} |", metric.name(), labels.join(" "), cell(metric.help));
         }

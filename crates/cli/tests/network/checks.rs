@@ -110,16 +110,23 @@ fn the_policy_says_what_a_failed_port_takes_away() {
     assert!(failure(&site, 1).1.starts_with("connection refused"));
     site.reload(&configuration(&site, &checks("all")));
     wait_until("all are down", || states(&site) == ["down", "down"]);
-    let per_port = |port: u16| {
+    let per_port = |port: u16, more: &str| {
         let tcp = format!("{{ tcp = true, port = 80, {QUICK} }}");
-        let keys = format!("check_policy = 'per-port'\ncheck = [{tcp}, {{ http = '/', port = {port}, {QUICK} }}]");
+        let keys =
+            format!("{more}check_policy = 'per-port'\ncheck = [{tcp}, {{ http = '/', port = {port}, {QUICK} }}]");
         configuration(&site, &keys).replace("'tcp/443'", "'tcp/443 -> 81'")
     };
-    site.reload(&per_port(81));
+    site.reload(&per_port(81, ""));
     wait_until("they are up without 443", || {
         servers(&site).iter().all(|s| s["state"] == "up" && s["health"]["without_ports"][0] == "tcp/443")
     });
-    site.reload(&per_port(82));
+    // What nobody takes any more goes to the sorry server, which stands by for the rest.
+    site.reload(&per_port(81, "sorry = { address = '10.0.0.99' }\n"));
+    assert_eq!(servers(&site)[2]["only_ports"], serde_json::json!(["tcp/443"]));
+    assert_eq!(states(&site), ["up", "up", "serving"]);
+    let told = site.marca_done(&["status"]);
+    assert!(told.contains("serving tcp/443"), "{told}");
+    site.reload(&per_port(82, ""));
     wait_until("a check of no member port speaks for the server", || states(&site) == ["down", "down"]);
 }
 

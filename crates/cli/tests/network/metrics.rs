@@ -138,5 +138,10 @@ fn a_real_prometheus_scrapes_and_answers() {
     answers("marca_server_check_up{service=\"shop\",server=\"web2\",check=\"http/80 /healthz\"}", "1");
     answers("count(marca_server_up == 1)", "2");
     answers("sum(rate(marca_checks_total{result=\"good\"}[10s])) > bool 1", "1");
+    answers(
+        "histogram_quantile(0.5, sum by (le) (rate(marca_check_duration_seconds_bucket{kind=\"http\"}[10s]))) < bool 2",
+        "1",
+    );
+    answers("sum(marca_server_closed_ports)", "0");
     answers("marca_table_age_seconds{table=\"flows\"} < bool 60", "1");
 }

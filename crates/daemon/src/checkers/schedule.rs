@@ -37,8 +37,8 @@ pub(crate) struct Schedule {
     most_in_flight: usize,
     next_id: u64,
     chance: Chance,
-    outcomes: mpsc::UnboundedSender<(u64, Outcome)>,
-    ended: mpsc::UnboundedReceiver<(u64, Outcome)>,
+    outcomes: mpsc::UnboundedSender<(u64, Outcome, Duration)>,
+    ended: mpsc::UnboundedReceiver<(u64, Outcome, Duration)>,
     reports: mpsc::UnboundedSender<Report>,
     complained: Complaints,
     /// Where questions are counted.
@@ -105,9 +105,9 @@ impl Schedule {
                 },
                 _ = self.ended.recv_many(&mut ended, MOST_OUTCOMES) => {
                     let mut concerned = BTreeSet::new();
-                    for (id, outcome) in ended.drain(..) {
+                    for (id, outcome, took) in ended.drain(..) {
                         self.in_flight -= 1;
-                        concerned.extend(self.answered(id, outcome));
+                        concerned.extend(self.answered(id, outcome, took));
                     }
                     concerned.into_iter().for_each(|member| self.judge(member));
                 }
@@ -132,10 +132,12 @@ impl Schedule {
             entry.at = now;
             let (probe, passage) = (Arc::clone(&entry.probe), entry.passage.clone());
             // Made here, so that it is dropped, and heard of, also if the task never begins.
-            let ending = Ending { id, outcomes: self.outcomes.clone(), outcome: None };
+            let ending = Ending { id, outcomes: self.outcomes.clone(), outcome: None, took: Duration::ZERO };
             let task = tokio::spawn(async move {
                 let mut ending = ending;
+                let began = Instant::now();
                 ending.outcome = Some(probe.run(passage.as_ref()).await);
+                ending.took = began.elapsed();
             });
             entry.running = Some(task.abort_handle());
             self.in_flight += 1;
@@ -143,7 +145,7 @@ impl Schedule {
     }
 
     /// What follows from an answer: members to be judged again.
-    fn answered(&mut self, id: u64, outcome: Outcome) -> Vec<usize> {
+    fn answered(&mut self, id: u64, outcome: Outcome, took: Duration) -> Vec<usize> {
         let Some(entry) = self.entries.get_mut(&id) else { return Vec::new() };
         entry.running = None;
         let check = &entry.target.check;
@@ -156,6 +158,9 @@ impl Schedule {
             Outcome::Bad(_) => Asked::Bad,
             Outcome::Unasked(_) => Asked::Unasked,
         });
+        if !matches!(outcome, Outcome::Unasked(_)) {
+            self.live.count_took(check.talk.name(), took);
+        }
         let (is_good, weight, why) = match outcome {
             Outcome::Good(weight) => (true, weight, None),
             Outcome::Bad(why) => (false, None, Some(why)),
@@ -417,15 +422,16 @@ impl Entry {
 /// Sends the outcome in any case: also of a question that was called off, or in which the program is at fault.
 struct Ending {
     id: u64,
-    outcomes: mpsc::UnboundedSender<(u64, Outcome)>,
+    outcomes: mpsc::UnboundedSender<(u64, Outcome, Duration)>,
     outcome: Option<Outcome>,
+    took: Duration,
 }
 
 impl Drop for Ending {
     fn drop(&mut self) {
         let outcome = self.outcome.take().unwrap_or_else(|| Outcome::Unasked("it was called off".into()));
         // Nobody listens at the end of the program.
-        let _ = self.outcomes.send((self.id, outcome));
+        let _ = self.outcomes.send((self.id, outcome, self.took));
     }
 }
 

@@ -1,9 +1,10 @@
 //! Finds the facts out, in the network namespace of the calling thread. Decides nothing.
 
 use super::facts::{Director, Facts, Link, Listener, Rule, TcProgram, Unread};
+use crate::linux::attach::Mode;
 use crate::linux::{features, link, offload, sysctl};
 use crate::place::Place;
-use crate::status::Running;
+use crate::status::{Depth, Running, Status};
 use aya::programs::{SchedClassifier, TcAttachType};
 use ipnet::IpNet;
 use marca_config::model::Protocol;
@@ -15,8 +16,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::process::Command;
 
-/// Everything. What cannot be found out is among the facts, too.
-pub fn gather(place: &Place, decap_dir: &Path) -> Facts {
+/// Everything; of the director what its daemon has `told`, or else what its tables say. What cannot be found out is among the
+/// facts, too.
+pub fn gather(place: &Place, decap_dir: &Path, told: Option<Status>) -> Facts {
     let mut facts = Facts {
         kernel: fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
         bpf_file_system: statfs("/sys/fs/bpf").is_ok_and(|fs| fs.filesystem_type() == BPF_FS_MAGIC),
@@ -28,7 +30,9 @@ pub fn gather(place: &Place, decap_dir: &Path) -> Facts {
     listeners(&mut facts);
     rules(&mut facts);
     ipvs(&mut facts);
-    if place.pin_dir.join("maps").exists() {
+    if let Some(status) = told {
+        facts.director = Some(Director::from(status));
+    } else if place.pin_dir.join("maps").exists() {
         director(place, &mut facts);
     }
     let entries = fs::read_dir(decap_dir).into_iter().flatten().flatten();
@@ -280,16 +284,16 @@ fn ipvs(facts: &mut Facts) {
 
 fn director(place: &Place, facts: &mut Facts) {
     match Running::open(place) {
-        Ok(running) => {
-            let tables = running.status().tables.into_iter();
-            let attached = running.state.attached.iter().map(|a| (a.interface.clone(), a.mode)).collect();
-            facts.director = Some(Director {
-                daemon: running.daemon,
-                attached,
-                tables: tables.map(|(name, table)| (name.to_owned(), table.used, table.size)).collect(),
-            });
-        }
+        Ok(running) => facts.director = Some(Director::from(running.told(None, Depth::Services))),
         Err(error) => unread(facts, "the director's tables", error.to_string(), "be root"),
+    }
+}
+
+impl From<Status> for Director {
+    fn from(status: Status) -> Self {
+        let attached = status.interfaces.into_iter().filter_map(|i| Some((i.name, Mode::named(&i.attached)?)));
+        let tables = status.tables.into_iter().map(|(name, table)| (name, table.used, table.size));
+        Self { daemon: status.daemon, attached: attached.collect(), tables: tables.collect() }
     }
 }
 

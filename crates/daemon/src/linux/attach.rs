@@ -33,6 +33,11 @@ impl Mode {
             Mode::Tc => "TC",
         }
     }
+
+    /// The mode of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        MODES.into_iter().find(|mode| mode.name() == name)
+    }
 }
 
 /// An interface, and how its packets are to be met.

@@ -4,6 +4,7 @@
 //! often, they cost what one reader costs.
 
 use super::{Format, Scrape, Sums};
+use crate::live::Live;
 use crate::place::Place;
 use crate::status::Status;
 use crate::watch::Watch;
@@ -32,6 +33,7 @@ pub struct Scraper {
 }
 
 struct Reader {
+    live: Live,
     watch: Watch,
     sums: Option<Sums>,
     last: Option<Look>,
@@ -57,7 +59,8 @@ const FRESH: Duration = Duration::from_millis(200);
 impl Scraper {
     /// `wanted` changes with the configuration.
     pub fn new(place: Place, wanted: watch::Receiver<Metrics>) -> Self {
-        let reader = Reader { watch: Watch::new(place), sums: None, last: None };
+        let (live, watch) = (place.live.clone(), Watch::new(place));
+        let reader = Reader { live, watch, sums: None, last: None };
         Self { reader: Arc::new(Mutex::new(reader)), wanted }
     }
 
@@ -88,7 +91,8 @@ impl Reader {
         let (Some(look), Some(sums)) = (&self.last, &self.sums) else {
             return Answered::Unreadable("nothing has been read yet".into());
         };
-        Answered::Text(format, Scrape::new(&look.status, sums, detail, look.took).text(format))
+        let (status, took, checks) = (&look.status, look.took, &self.live.took());
+        Answered::Text(format, Scrape { status, sums, detail, took, checks }.resolved().text(format))
     }
 
     fn look(&mut self) -> Result<(), String> {

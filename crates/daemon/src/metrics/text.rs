@@ -4,7 +4,8 @@
 //! Our own hundred lines, as the crate `prometheus-client` writes OpenMetrics only, which `promtool check metrics` and
 //! older readers do not take, and writes the values of labels as they are: names of real servers are free text.
 
-use super::{Kind, Metric, Number, Scrape};
+use super::{Metric, Number, Scrape};
+use crate::live::Took;
 use std::fmt::Write;
 
 /// What the asker understands.
@@ -38,6 +39,7 @@ impl Scrape<'_> {
         for metric in self.metrics() {
             head(&mut text, metric, format);
             let name = metric.name();
+            self.histograms(metric, &mut |labels, took| histogram(&mut text, &name, metric.labels, labels, took));
             self.samples(metric, &mut |labels, number| sample(&mut text, &name, metric.labels, labels, number));
         }
         if format == Format::Open {
@@ -54,10 +56,22 @@ fn head(text: &mut String, metric: &Metric, format: Format) {
     };
     // Writing to a string does not fail, here and below.
     let _ = writeln!(text, "# HELP {name} {}", metric.help);
-    let _ = writeln!(text, "# TYPE {name} {}", if kind == Kind::Counter { "counter" } else { "gauge" });
+    let _ = writeln!(text, "# TYPE {name} {}", kind.name());
     if let (Format::Open, Some(unit)) = (format, metric.unit) {
         let _ = writeln!(text, "# UNIT {name} {}", unit.name());
     }
+}
+
+/// Bounds are written as OpenMetrics has numbers, `1.0`, which the older format takes as well.
+fn histogram(text: &mut String, name: &str, labels: &[&str], values: &[&str], took: &Took) {
+    let with_bound = [labels, &["le"]].concat();
+    let bounds = took.within().map(|(bound, count)| (format!("{bound:?}"), count));
+    for (bound, count) in bounds.chain([("+Inf".to_owned(), took.count)]) {
+        let values = [values, &[bound.as_str()]].concat();
+        sample(text, &format!("{name}_bucket"), &with_bound, &values, count.into());
+    }
+    sample(text, &format!("{name}_sum"), labels, values, Number::Fraction(took.seconds));
+    sample(text, &format!("{name}_count"), labels, values, took.count.into());
 }
 
 fn sample(text: &mut String, name: &str, labels: &[&str], values: &[&str], number: Number) {

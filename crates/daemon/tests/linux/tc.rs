@@ -108,7 +108,7 @@ fn programs_of_others_and_what_drivers_can_do_are_found() {
     Namespace::connect((&near, "eth0", &[]), (&far, "eth0", &[]));
     let nowhere = Place { pin_dir: "/sys/fs/bpf/marca-nowhere".into(), ..Place::default() };
     let eth0 = || {
-        let facts = near.run(|| gather(&nowhere, Path::new("/nowhere")));
+        let facts = near.run(|| gather(&nowhere, Path::new("/nowhere"), None));
         assert_eq!(facts.link("lo").unwrap().native_xdp, Some(false));
         facts.link("eth0").unwrap().clone()
     };
