@@ -71,8 +71,13 @@ async fn ask(place: &Place, detach: bool) -> Result<(u32, Vec<String>), ClientEr
 /// Tells the daemon that runs here to end, as service managers do; its process id.
 fn signalled(place: &Place, why: &ClientError) -> Result<Option<u32>> {
     let Some(process) = place.running_daemon()? else { return Ok(None) };
-    if !matches!(why, ClientError::NoDaemon) {
-        eprintln!("marca: {why}; process {process} is told to end by a signal");
+    match why {
+        ClientError::NoDaemon => {}
+        ClientError::Slow => {
+            let seconds = ANSWER_PATIENCE.as_secs();
+            eprintln!("marca: process {process} has not answered in {seconds} s: it is told to end by a signal");
+        }
+        why => eprintln!("marca: {why}; process {process} is told to end by a signal"),
     }
     let id = Pid::from_raw(i32::try_from(process).context("a process id")?);
     kill(id, Signal::SIGTERM).with_context(|| format!("tell process {process} to end"))?;
