@@ -464,6 +464,13 @@ impl Simulation {
         self.closed[usize::from(number)] = parts & 3;
         let config = self.configuration();
         self.director.close(&config, "shop", addresses(number.into()), u16::from(parts & 3));
+        // What has not begun, and is tried again, is tried elsewhere.
+        let mut flows = std::mem::take(&mut self.flows);
+        flows.retain(|flow| {
+            let part = self.part(&flow.way, flow.neighbours);
+            flow.state != State::HalfOpen || !self.is_closed(flow.server.0, part)
+        });
+        self.flows = flows;
     }
 
     /// Which of [`PARTS`] a connection goes to.
