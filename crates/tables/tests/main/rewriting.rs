@@ -138,6 +138,20 @@ impl Policy for Anybody {
     }
 }
 
+/// One outside, and one inside.
+fn routers(v6: bool) -> [IpAddr; 2] {
+    if v6 { [ip("2001:db8:99::1"), ip("fd00::99")] } else { [ip("203.0.113.1"), ip("10.0.0.99")] }
+}
+
+/// The headers of an ICMP error, in words, before what it quotes.
+fn unreachable(from: IpAddr, to: IpAddr, ttl: u8, code: u8) -> String {
+    if from.is_ipv6() {
+        format!("ip6 {from} > {to} hop={ttl} / icmp6 unreachable code={code} / ")
+    } else {
+        format!("ip4 {from} > {to} ttl={ttl} / icmp unreachable code={code} / ")
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1024, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -247,14 +261,8 @@ proptest! {
         let real = real(words.v6, words.transport.0, member);
         let number = match words.transport.0 { "tcp" => 6, "udp" => 17, _ => 132 };
         director.request(&Way { protocol: number, from: client, to: vip }, Segment::Syn);
-        let routers: [IpAddr; 2] = if words.v6 { [ip("2001:db8:99::1"), ip("fd00::99")] } else { [ip("203.0.113.1"), ip("10.0.0.99")] };
-        let error = |from: IpAddr, to: IpAddr, ttl: u8| {
-            if words.v6 {
-                format!("ip6 {from} > {to} hop={ttl} / icmp6 unreachable code={code} / ")
-            } else {
-                format!("ip4 {from} > {to} ttl={ttl} / icmp unreachable code={code} / ")
-            }
-        };
+        let routers = routers(words.v6);
+        let error = |from, to, ttl| unreachable(from, to, ttl, code);
         // From outside, about what the real server has sent; and from inside, about what the client has sent.
         let sent = words.frame_in(FROM_CLIENT, &error(routers[0], vip.0, 9), vip, client, words.ttl);
         let (outcome, arrived) = director.process(sent, 1);
@@ -279,14 +287,8 @@ proptest! {
         let number = if words.transport.0 == "tcp" { 6 } else { 17 };
         let (_, opened) = director.process(Way { protocol: number, from: client, to: vip }.frame(Segment::Syn), 1);
         let source = Way::of(&opened).from;
-        let routers: [IpAddr; 2] = if words.v6 { [ip("2001:db8:99::1"), ip("fd00::99")] } else { [ip("203.0.113.1"), ip("10.0.0.99")] };
-        let error = |from: IpAddr, to: IpAddr, ttl: u8| {
-            if words.v6 {
-                format!("ip6 {from} > {to} hop={ttl} / icmp6 unreachable code={code} / ")
-            } else {
-                format!("ip4 {from} > {to} ttl={ttl} / icmp unreachable code={code} / ")
-            }
-        };
+        let routers = routers(words.v6);
+        let error = |from, to, ttl| unreachable(from, to, ttl, code);
         let sent = words.frame_in(FROM_CLIENT, &error(routers[0], vip.0, 9), vip, client, words.ttl);
         let (outcome, arrived) = director.process(sent, 1);
         prop_assert_eq!(outcome.reason, Reason::ErrorToServer);
