@@ -13,6 +13,7 @@
 //! | `claims` | which service has a recorded connection's packets now |
 //! | [`records`] | connections and persistence, listed and ended one by one |
 //! | [`services`] | services, their real servers and slots, switched one at a time |
+//! | `room` | where in a table there is room for them |
 //! | [`sweep`] | what has timed out |
 //! | [`explain`] | where a packet would go, and why |
 //! | [`passage`] | packets of the director's own on the way of clients' packets |
@@ -26,6 +27,7 @@ pub mod memory;
 pub mod passage;
 pub mod records;
 pub mod region;
+mod room;
 pub mod services;
 pub mod sweep;
 pub mod view;
