@@ -10,7 +10,7 @@ use crate::linux::data_plane::{DataPlaneError, Maps};
 use crate::linux::network::{FibRoute, Network, NetworkError, Target};
 use crate::prefixes::Prefixes;
 use ipnet::IpNet;
-use marca_engine::layout::{NextHop, limits};
+use marca_engine::layout::{Macs, NextHop, limits};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
@@ -90,9 +90,9 @@ impl NextHops {
 
 impl Fib {
     fn next_hop(&self, interface: u32, neighbour: IpAddr) -> Option<NextHop> {
-        let source_mac = *self.interfaces.get(&interface)?;
-        let destination_mac = *self.neighbours.get(&(interface, neighbour))?;
-        Some(NextHop { interface, destination_mac, source_mac })
+        let source = *self.interfaces.get(&interface)?;
+        let destination = *self.neighbours.get(&(interface, neighbour))?;
+        Some(NextHop { interface, macs: Macs::new(destination, source) })
     }
 }
 
@@ -198,7 +198,7 @@ mod tests {
 
     fn known(fib: &Fib, address: &str) -> bool {
         let found = NextHops::of(fib).find(address.parse().unwrap());
-        let whole = NextHop { interface: 2, destination_mac: GATEWAY_MAC, source_mac: OWN_MAC };
+        let whole = NextHop { interface: 2, macs: Macs::new(GATEWAY_MAC, OWN_MAC) };
         assert!(found.is_none_or(|found| found == whole));
         found.is_some()
     }

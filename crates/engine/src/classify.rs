@@ -23,7 +23,16 @@ pub struct Party {
     pub flags: u8,
 }
 
+/// In [`Party::flags`]: the destination is covered by a prefix, and has no cell of its own.
+const BY_PREFIX: u8 = 1 << 7;
+
 impl Party {
+    /// Whether the destination is known by a prefix only.
+    #[inline(always)]
+    pub fn is_by_prefix(&self) -> bool {
+        self.flags & BY_PREFIX != 0
+    }
+
     /// Whether the packet goes to a source address of fullnat.
     #[inline(always)]
     pub fn is_source(&self) -> bool {
@@ -35,8 +44,8 @@ impl Party {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
     /// From a client to a member of a service; `port` is the real servers' port. `expected`: a member only if the
-    /// connection is recorded or announced.
-    Request { service: u32, port: u16, expected: bool },
+    /// connection is recorded or announced; `always`: every packet to this port is, whoever sends it.
+    Request { service: u32, port: u16, expected: bool, always: bool },
     /// From a real server; `unique` when its port is of one service, VIP and port only.
     Reply { unique: Option<Unique>, outbound: Outbound },
 }
@@ -97,6 +106,7 @@ pub fn party<T: Tables>(t: &T, control: &Control, h: &Headers) -> Option<Party> 
         return None;
     }
     party.destination = t.prefix(control.half, h.family, &h.destination).unwrap_or(0);
+    party.flags = BY_PREFIX;
     if party.destination != 0 { Some(party) } else { None }
 }
 
@@ -109,10 +119,16 @@ pub fn node<T: Tables>(t: &T, control: &Control, family: u8, a: &Address) -> Opt
     }
 }
 
+/// Whether an address is a VIP's, a real server's under NAT, or a source of fullnat.
+#[inline(always)]
+pub fn is_known<T: Tables>(t: &T, control: &Control, family: u8, a: &Address) -> bool {
+    address(t, control, family, a).is_some()
+}
+
 #[inline(always)]
 fn address<T: Tables>(t: &T, control: &Control, family: u8, a: &Address) -> Option<crate::layout::AddressCell> {
     debug_assert!(family == V4 || family == V6);
-    let start = hash::address(control.seed, a, u64::from(family)) as u32;
+    let start = hash::own_address(control.seed, a, family);
     let base = control.half.wrapping_mul(control.address_mask.wrapping_add(1));
     let mut probe = 0;
     while probe < limits::PROBES {
@@ -133,11 +149,12 @@ fn address<T: Tables>(t: &T, control: &Control, family: u8, a: &Address) -> Opti
 pub fn class<T: Tables>(t: &T, control: &Control, party: &Party, h: &Headers, interface: u32) -> Result<Class, Reason> {
     if party.destination != 0 {
         let target = member(t, control, party.destination, h)?;
+        let always = target.flags & target_flags::CONDITIONAL == 0;
         let target = conditions(t, target, h, interface)?;
         let port = if target.port != 0 { target.port } else { h.destination_port };
         let expected = target.flags & target_flags::EXPECTED != 0;
         t.note(Step::Member { service: target.owner, port, expected });
-        return Ok(Class::Request { service: target.owner, port, expected });
+        return Ok(Class::Request { service: target.owner, port, expected, always });
     }
     match exact(t, control, node_port_key(party.node, h.protocol, h.source_port)) {
         Some(target) if target.flags & target_flags::UNIQUE != 0 => {

@@ -4,7 +4,7 @@ use crate::classify::{Class, Outbound, Unique};
 use crate::flow::{self, Found, FromClient, FromServer, Key, NO_RECORD};
 use crate::forward::fullnat;
 use crate::layout::{
-    ANNOUNCED, Address, Control, NO_REAL, Real, Service, TCP, UDP, real_flags, service_flags, state_bits,
+    ANNOUNCED, Address, Control, NO_REAL, Real, Service, TCP, UDP, Word64, real_flags, service_flags, state_bits,
 };
 use crate::persist;
 use crate::reason::Reason;
@@ -177,7 +177,7 @@ impl Remember {
 #[inline(always)]
 pub fn decide<T: Tables>(t: &T, control: &Control, h: &Headers, class: &Class, now: u32) -> Result<Decision, Reason> {
     match class {
-        Class::Request { service, port, expected } => request(t, control, h, *service, *port, *expected, now),
+        Class::Request { service, port, expected, .. } => request(t, control, h, *service, *port, *expected, now),
         Class::Reply { unique, outbound } => reply(t, control, h, *unique, outbound, now),
     }
 }
@@ -569,7 +569,7 @@ fn reply<T: Tables>(
         }
     }
     if !found.exists() {
-        let (real, way) = stateless_reply(t, control, h, unique)?;
+        let (real, way) = stateless_reply(t, control, h, unique, None)?;
         let mut decision = Decision::to_server(0, real, 0, Change::NONE, true);
         decision.way = way;
         return Ok(decision);
@@ -667,12 +667,14 @@ pub fn stateless_reply<T: Tables>(
     control: &Control,
     h: &Headers,
     unique: Option<Unique>,
+    foreseen: Option<&Word64>,
 ) -> Result<(u32, Way), Reason> {
     let Some(unique) = unique else { return Err(Reason::NotAReply) };
     let mut sender = unique.single;
     if sender == NO_REAL {
         let Some(settings) = t.service(unique.service) else { return Err(Reason::Inconsistent) };
-        let Some(slot) = schedule::slot(t, control, &settings, h.family, &h.destination, h.destination_port) else {
+        let (client, port) = (&h.destination, h.destination_port);
+        let Some(slot) = schedule::slot_foreseen(t, control, &settings, h.family, client, port, foreseen) else {
             return Err(Reason::NotAReply);
         };
         let stateless = h.protocol == TCP || (h.protocol == UDP && settings.flags & service_flags::UDP_STATELESS != 0);

@@ -24,6 +24,13 @@ pub fn address(seed: u64, address: &Address, word: u64) -> u64 {
     step(h, h >> 29, K2)
 }
 
+/// Of an address of the configuration's own: no stranger chooses those, so two steps are enough.
+#[inline(always)]
+pub fn own_address(seed: u64, address: &Address, family: u8) -> u32 {
+    let [high, low] = address.words();
+    word(seed ^ u64::from(family), low ^ high.wrapping_mul(K1)) as u32
+}
+
 /// Of one word.
 #[inline(always)]
 pub fn word(seed: u64, word: u64) -> u64 {

@@ -170,7 +170,7 @@ fn of_packet<T: Tables>(t: &T, asked: &Headers, interface: u32) -> Related {
         return of_source(t, &control, asked);
     }
     match classify::class(t, &control, &party, asked, interface) {
-        Ok(Class::Request { service, port, expected }) => of_request(t, &control, asked, service, port, expected),
+        Ok(Class::Request { service, port, expected, .. }) => of_request(t, &control, asked, service, port, expected),
         Ok(Class::Reply { unique, .. }) => of_reply(t, &control, asked, unique),
         Err(_) => Related::NOTHING,
     }
@@ -248,7 +248,7 @@ fn of_reply<T: Tables>(t: &T, control: &Control, asked: &Headers, unique: Option
     let mut related = Related::NOTHING;
     let found = find(t, control, &FromServer::new(asked, control.seed));
     if !found.exists() {
-        if let Ok((real, way)) = decide::stateless_reply(t, control, asked, unique) {
+        if let Ok((real, way)) = decide::stateless_reply(t, control, asked, unique, None) {
             related.real = real;
             related.way = way;
         }

@@ -8,7 +8,7 @@ pub use marca_atomic::{Word32, Word64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Of all layouts in this file: daemon and pinned tables must agree.
-pub const LAYOUT_VERSION: u32 = 11;
+pub const LAYOUT_VERSION: u32 = 12;
 
 /// Limits, each with its reason.
 pub mod limits {
@@ -49,6 +49,8 @@ pub mod limits {
     pub const FALLBACKS: u32 = 256;
     /// Shortcuts of a processor (104 KiB: they stay in a second-level cache); a power of two.
     pub const SHORTCUTS: usize = 1 << 10;
+    /// Doors of a processor (48 KiB); a power of two.
+    pub const DOORS: usize = 1 << 10;
     /// Room for the counters of packets by reason; a power of two.
     pub const REASONS: usize = 64;
     /// Prefixes of copied routes: some thousands of VIPs among them. A router with more (a full Internet table has a
@@ -103,6 +105,30 @@ impl Address {
     #[inline(always)]
     pub fn octets_v6(&self) -> [u8; 16] {
         zerocopy::transmute!(self.0)
+    }
+}
+
+/// The MAC addresses of a frame, destination's and source's, in memory order: words, since LLVM for BPF moves bytes one by
+/// one.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Macs(pub [u32; 3]);
+
+impl Macs {
+    #[inline(always)]
+    pub fn new(destination: [u8; 6], source: [u8; 6]) -> Self {
+        let ([a, b, c, d, e, f], [g, h, i, j, k, l]) = (destination, source);
+        Self([[a, b, c, d], [e, f, g, h], [i, j, k, l]].map(u32::from_ne_bytes))
+    }
+
+    pub fn destination(&self) -> [u8; 6] {
+        let [[a, b, c, d], [e, f, ..], _] = self.0.map(u32::to_ne_bytes);
+        [a, b, c, d, e, f]
+    }
+
+    pub fn source(&self) -> [u8; 6] {
+        let [_, [.., g, h], [i, j, k, l]] = self.0.map(u32::to_ne_bytes);
+        [g, h, i, j, k, l]
     }
 }
 
@@ -170,7 +196,7 @@ pub mod control_flags {
 
 record! {
     /// Address table: an address that matters, as VIP, as real server under NAT, or both. Open addressing by
-    /// `hash::address(seed, address, family)`.
+    /// `hash::own_address`.
     AddressCell = 32 {
         address: Address,
         /// Index into the destinations when it is one, else 0.
@@ -384,9 +410,8 @@ record! {
         address: Address,
         /// Tunnels: the outer source.
         source: Address,
-        /// The next hop's MAC address; valid with `real_flags::RESOLVED`.
-        destination_mac: [u8; 6],
-        source_mac: [u8; 6],
+        /// To the next hop; valid with `real_flags::RESOLVED`.
+        macs: Macs,
         interface: u32,
         /// Number of the service.
         service: u32,
@@ -514,8 +539,7 @@ record! {
     NextHop = 16 {
         /// 0: the kernel must be asked.
         interface: u32,
-        destination_mac: [u8; 6],
-        source_mac: [u8; 6],
+        macs: Macs,
     }
 }
 
@@ -565,8 +589,40 @@ pub struct Processor {
     /// Packets by reason.
     pub reasons: [Word64; limits::REASONS],
     pub sight: Sight,
+    /// See [`crate::schedule::foresee`]: of the packet that is on its way.
+    pub foreseen: Word64,
+    pub doors: [Door; limits::DOORS],
 }
-const _: () = assert!(size_of::<Processor>() == 8 + 64 * 8 + 40 + 1024 * 104);
+const _: () = assert!(size_of::<Processor>() == 8 + 64 * 8 + 40 + 8 + 1024 * (104 + 48));
+
+impl Processor {
+    /// Counts a packet.
+    #[inline(always)]
+    pub fn count(&self, reason: u32) {
+        if let Some(count) = self.reasons.get(reason as usize & (limits::REASONS - 1)) {
+            count.set(count.get().wrapping_add(1));
+        }
+    }
+}
+
+/// What the classifier says of a port. See [`crate::door`].
+#[repr(C, align(8))]
+#[derive(Debug, Default)]
+pub struct Door {
+    pub address: [Word64; 2],
+    /// Port (16 bits), protocol and family (8 each), and above: 1 when they are the destination of packets, 2 when they are
+    /// the source. 0: no door.
+    pub port: Word64,
+    /// The classifier that has said it, and [`Processor::generation`].
+    pub foundation: Word64,
+    pub service: Word32,
+    /// Of a real server's port: as in [`crate::classify::Unique`], like the next.
+    pub single: Word32,
+    pub vip: Word32,
+    /// The real servers' port, or of a real server's port the VIP's.
+    pub server_port: Word32,
+}
+const _: () = assert!(size_of::<Door>() == 48);
 
 /// What becomes of one connection's packets in one direction. See [`crate::shortcut`].
 #[repr(C, align(8))]

@@ -21,7 +21,7 @@
 //! | answer | [`answer`] | the frame made into an answer to its sender, where it goes no further |
 //!
 //! [`path`] walks them, in stages: `fast` for the packets that need no record written, others for the rest. Packets of busy
-//! connections need not walk: see [`shortcut`].
+//! connections need not walk: see [`shortcut`]; and most others only half the way: see [`door`].
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -33,6 +33,7 @@ pub mod classify;
 pub mod commit;
 pub mod decap;
 pub mod decide;
+pub mod door;
 pub mod flow;
 pub mod forward;
 pub mod fragment;

@@ -7,17 +7,10 @@
 //! One place for each hash of an address; a later client takes an earlier one's.
 
 use crate::hash;
-use crate::layout::{Address, Neighbour, limits};
+use crate::layout::{Address, Macs, Neighbour, limits};
 use crate::packet::Packet;
 use crate::tables::Tables;
 use crate::wire::Headers;
-
-/// The MAC addresses of a frame to a neighbour.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Macs {
-    pub destination: [u8; 6],
-    pub source: [u8; 6],
-}
 
 /// Remembers where a client's packet came from.
 #[inline(always)]
@@ -41,7 +34,7 @@ pub fn find<T: Tables>(t: &T, family: u8, interface: u32, address: &Address) -> 
     if theirs == 0 || !is(place, family, interface, address) {
         return None;
     }
-    Some(Macs { destination: bytes(theirs), source: bytes(ours) })
+    Some(Macs::new(bytes(theirs), bytes(ours)))
 }
 
 /// Asks the daemon to have the kernel find a neighbour.

@@ -7,20 +7,21 @@ use crate::classify::{self, Class, Unique};
 use crate::commit;
 use crate::decap;
 use crate::decide::{self, Change, ChangeKind, Decision, To, Way};
+use crate::door;
 use crate::flow::{self, FromClient, FromServer, NO_RECORD, watch};
 use crate::forward::fullnat::{self, Peer};
 use crate::forward::{self, Method, Sent, nat};
 use crate::fragment;
 use crate::ftp::{self, Lines};
 use crate::icmp;
-use crate::layout::{Address, Control, NO_REAL, SCTP, TCP, UDP, V4, real_flags, service_flags, state_bits};
+use crate::layout::{Address, Control, NO_REAL, SCTP, TCP, UDP, V4, Word64, real_flags, service_flags, state_bits};
 use crate::neighbour;
 use crate::packet::{FURTHEST, Packet};
 use crate::reason::{Action, Reason};
 use crate::schedule;
-use crate::shortcut;
+use crate::shortcut::{self, Plain};
 use crate::tables::{CellTable, Tables};
-use crate::wire::{self, ETHERTYPE_IPV4, ETHERTYPE_IPV6, FIN, Headers, RST, SYN};
+use crate::wire::{self, ETHERNET, ETHERTYPE_IPV4, ETHERTYPE_IPV6, FIN, Headers, RST, SYN};
 
 /// What to tell the driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +69,8 @@ pub enum Stage {
     Serve = 15,
     /// [`remember`]: the packets that follow this one may take a shortcut.
     Remember = 16,
+    /// The way is over: the frame leaves.
+    Sent = u32::MAX - 1,
     /// The way is over.
     Done = u32::MAX,
 }
@@ -77,7 +80,7 @@ pub enum Stage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Turn {
     pub stage: Stage,
-    /// Of [`Stage::Done`].
+    /// Of [`Stage::Done`] and [`Stage::Sent`].
     pub outcome: Outcome,
 }
 
@@ -88,8 +91,14 @@ impl Turn {
     }
 
     #[inline(always)]
-    fn done(outcome: Outcome) -> Self {
+    pub(crate) fn done(outcome: Outcome) -> Self {
         Self { stage: Stage::Done, outcome }
+    }
+
+    /// The same of a frame that leaves: whoever is told need not look up what the reason's action is.
+    #[inline(always)]
+    pub(crate) fn sent(outcome: Outcome) -> Self {
+        Self { stage: Stage::Sent, outcome }
     }
 }
 
@@ -116,20 +125,44 @@ pub fn process<P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Outcome {
             Stage::Unwrap => unwrap(p, t, &mut between),
             Stage::Give => give(p, t, &mut between),
             Stage::Ftp => overhear(p, t, &mut between),
-            Stage::Done => return turn.outcome,
+            Stage::Done | Stage::Sent => return turn.outcome,
         }
     }
 }
 
-/// Where every packet begins: the shortest way, if it has one.
+/// Where every packet begins: the shortest way that it has.
 #[inline(always)]
 pub fn enter<P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Turn {
     if P::IS_BYTES
-        && let Some(outcome) = shortcut::take(p, t)
+        && let Some(turn) = plain(p, t)
     {
-        return Turn::done(outcome);
+        return turn;
     }
     Turn::to(Stage::Serve)
+}
+
+/// A packet as most are, by a shortcut or through a door. `None`: nothing has been changed.
+#[inline(always)]
+fn plain<P: Packet, T: Tables>(p: &mut P, t: &T) -> Option<Turn> {
+    let processor = t.processor()?;
+    let Some(plain) = Plain::of(p) else {
+        shortcut::see_nothing(processor);
+        let h = door::plain_v6(p)?;
+        return door::take(p, t, processor, &h, None);
+    };
+    let h = plain.headers();
+    if !door::has_no_records(processor, &h)
+        && let Some(turn) = shortcut::take(p, t, processor, &plain)
+    {
+        return Some(turn);
+    }
+    if p.reaches(ETHERNET + h.length as usize)
+        && let Some(turn) = door::take(p, t, processor, &h, Some(&plain))
+    {
+        return Some(turn);
+    }
+    shortcut::see(p, processor, &plain, t.now());
+    None
 }
 
 /// A packet that has been sent lays the shortcut for those that follow it.
@@ -172,13 +205,13 @@ pub fn fast<P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Turn {
 }
 
 /// What a look found out.
-struct Known {
-    real: u32,
-    way: Way,
+pub(crate) struct Known {
+    pub real: u32,
+    pub way: Way,
     /// The record that was looked up; [`NO_RECORD`] when the slot decided.
-    touch: u32,
+    pub touch: u32,
     /// As in [`Decision`].
-    source: u32,
+    pub source: u32,
 }
 
 /// Why a stage does not serve a packet: the stage that does, or the packet's end.
@@ -390,7 +423,7 @@ pub fn full<P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Turn {
         Err(reason) => Err(reason),
     };
     let done = match done {
-        Ok(()) => forward::macs(p, real.destination_mac, real.source_mac),
+        Ok(()) => forward::macs(p, real.macs),
         Err(reason) => Err(reason),
     };
     t.count_in(known.real, h.length, false);
@@ -623,8 +656,13 @@ fn look<P: Packet, T: Tables>(p: &P, t: &T) -> Result<(Headers, Known), Other> {
         return Err(Other::to(Stage::Judge));
     }
     let class = classify::class(t, &control, &party, &h, p.interface())?;
-    match known(t, &control, &h, &class) {
-        Some(known) => Ok((h, known)),
+    match known(t, &control, &h, &class, None) {
+        Some(known) => {
+            if P::IS_BYTES {
+                door::lay(t, &control, &party, &h, &class, &known);
+            }
+            Ok((h, known))
+        }
         None => Err(Other::to(Stage::Judge)),
     }
 }
@@ -632,17 +670,23 @@ fn look<P: Packet, T: Tables>(p: &P, t: &T) -> Result<(Headers, Known), Other> {
 /// Where a data packet goes if that takes no more than a look. The slot is asked first; where it cannot say, the record
 /// of an established connection.
 #[inline(always)]
-fn known<T: Tables>(t: &T, control: &Control, h: &Headers, class: &Class) -> Option<Known> {
+pub(crate) fn known<T: Tables>(
+    t: &T,
+    control: &Control,
+    h: &Headers,
+    class: &Class,
+    foreseen: Option<&Word64>,
+) -> Option<Known> {
     let (service, port, expected) = match *class {
-        Class::Request { service, port, expected } => (service, port, expected),
-        Class::Reply { unique, .. } => return known_reply(t, control, h, unique),
+        Class::Request { service, port, expected, .. } => (service, port, expected),
+        Class::Reply { unique, .. } => return known_reply(t, control, h, unique, foreseen),
     };
     let settings = t.service(service)?;
     let table = settings.flags & (service_flags::TABLE | service_flags::RECORDED) == service_flags::TABLE && !expected;
     let stateless = settings.flags & service_flags::UDP_STATELESS != 0 && !expected;
     let key = decide::key(h);
     if table && (h.protocol == TCP || (stateless && h.protocol == UDP)) {
-        let slot = schedule::slot(t, control, &settings, h.family, &h.source, h.source_port)?;
+        let slot = schedule::slot_foreseen(t, control, &settings, h.family, &h.source, h.source_port, foreseen)?;
         let watched = h.protocol == TCP && watch::is_set(t, control, key.hash(control.seed, port));
         if !slot.record && !watched && slot.real != NO_REAL {
             return Some(Known { real: slot.real, way: Way::to_server(port), touch: NO_RECORD, source: 0 });
@@ -663,8 +707,14 @@ fn known<T: Tables>(t: &T, control: &Control, h: &Headers, class: &Class) -> Opt
 }
 
 #[inline(always)]
-fn known_reply<T: Tables>(t: &T, control: &Control, h: &Headers, unique: Option<Unique>) -> Option<Known> {
-    if let Ok((real, way)) = decide::stateless_reply(t, control, h, unique) {
+pub(crate) fn known_reply<T: Tables>(
+    t: &T,
+    control: &Control,
+    h: &Headers,
+    unique: Option<Unique>,
+    foreseen: Option<&Word64>,
+) -> Option<Known> {
+    if let Ok((real, way)) = decide::stateless_reply(t, control, h, unique, foreseen) {
         return Some(Known { real, way, touch: NO_RECORD, source: 0 });
     }
     let found = flow::find(t, control, CellTable::Flows, &FromServer::new(h, control.seed));

@@ -5,7 +5,7 @@
 //! holds only what is simple, and the daemon takes it back at once when anything changes that it was made of; it is
 //! good until `Control::routes_until`, which the daemon moves on, so that no copy outlives its maker.
 
-use crate::layout::{Control, control_flags};
+use crate::layout::{Address, Control, Macs, NextHop, control_flags};
 use crate::tables::{Route, RouteQuery, Tables};
 
 /// The way to a client. Every field always has a value: see [`crate::decide::Decision`].
@@ -14,8 +14,7 @@ pub struct Leaving {
     pub kind: Kind,
     pub interface: u32,
     /// Of [`Kind::Via`].
-    pub destination_mac: [u8; 6],
-    pub source_mac: [u8; 6],
+    pub macs: Macs,
 }
 
 /// As the variants of [`Route`].
@@ -28,28 +27,33 @@ pub enum Kind {
 }
 
 impl Leaving {
-    const NONE: Self = Self { kind: Kind::None, interface: 0, destination_mac: [0; 6], source_mac: [0; 6] };
+    const NONE: Self = Self { kind: Kind::None, interface: 0, macs: Macs([0; 3]) };
 }
 
 /// The way to a client.
 #[inline(always)]
 pub fn find<T: Tables>(t: &T, query: &RouteQuery) -> Leaving {
     if let Some(control) = t.control()
-        && holds(&control, t.now())
-        && let Some(next) = t.next_hop(query.family, &query.destination)
-        && next.interface != 0
+        && let Some(next) = copied(t, &control, query.family, &query.destination)
     {
-        let (destination_mac, source_mac) = (next.destination_mac, next.source_mac);
-        return Leaving { kind: Kind::Via, interface: next.interface, destination_mac, source_mac };
+        return Leaving { kind: Kind::Via, interface: next.interface, macs: next.macs };
     }
     match t.route(query) {
-        Route::Via { interface, destination_mac, source_mac } => {
-            Leaving { kind: Kind::Via, interface, destination_mac, source_mac }
-        }
+        Route::Via { interface, macs } => Leaving { kind: Kind::Via, interface, macs },
         Route::NoNeighbour { interface } => Leaving { kind: Kind::NoNeighbour, interface, ..Leaving::NONE },
         Route::Here => Leaving { kind: Kind::Here, ..Leaving::NONE },
         Route::None => Leaving::NONE,
     }
+}
+
+/// The next hop that the copied routes say, where they say one.
+#[inline(always)]
+pub fn copied<T: Tables>(t: &T, control: &Control, family: u8, destination: &Address) -> Option<NextHop> {
+    if !holds(control, t.now()) {
+        return None;
+    }
+    let next = t.next_hop(family, destination)?;
+    if next.interface != 0 { Some(next) } else { None }
 }
 
 /// Whether the copied routes may be used now.

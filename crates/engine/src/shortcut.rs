@@ -14,15 +14,15 @@
 //! do not pay for what they will not use.
 
 use crate::flow::{self, NO_RECORD};
-use crate::forward::{self, tunnel};
+use crate::forward::{self, nat, tunnel};
 use crate::layout::{Address, Cell, Processor, Shortcut, Sight, TCP, UDP, V4, limits};
 use crate::packet::{Front, FrontKind, Packet};
-use crate::path::Outcome;
+use crate::path::{Outcome, Turn};
 use crate::reason::Reason;
 use crate::tables::{CellTable, Tables};
 use crate::wire::checksum::Change;
 use crate::wire::emit::{self, IPV4_HEADER, Ip};
-use crate::wire::{ETHERNET, ETHERTYPE_IPV4, FIN, IPPROTO_IPIP, RST, SYN, put_word, word};
+use crate::wire::{ETHERNET, ETHERTYPE_IPV4, FIN, Headers, IPPROTO_IPIP, RST, SYN, put_word, word};
 
 /// How long a shortcut holds: at 250 jiffies a second (`CONFIG_HZ`) half a second.
 pub const TICKS: u32 = 32;
@@ -39,53 +39,61 @@ const L4: usize = ETHERNET + IPV4_HEADER;
 /// link header, the IP header, and as much of TCP's as tells its flags. Words, since LLVM for BPF takes apart what it is
 /// told of bytes, and from there, since the addresses are one of them.
 #[derive(Clone, Copy)]
-struct Plain([u64; 5]);
+pub struct Plain([u64; 5]);
 
 const SEEN_AT: usize = ETHERNET - 4;
 
 /// Sends the packet the shortest way, if there is one; `None`: nothing has been changed, and the processor's [`Sight`]
 /// says what was seen of it.
 #[inline(always)]
-pub fn take<P: Packet, T: Tables>(p: &mut P, t: &mut T) -> Option<Outcome> {
-    let Some(plain) = Plain::of(p) else {
-        t.processor()?.sight.addresses.set(0);
-        return None;
-    };
-    let processor = t.processor()?;
+pub fn take<P: Packet, T: Tables>(p: &mut P, t: &T, processor: &Processor, plain: &Plain) -> Option<Turn> {
     let s = processor.shortcuts.get(place(plain.addresses(), plain.flow()))?;
-    if !is_right(p, t, &plain, processor, s) {
-        see(p, processor);
+    if !is_right(p, t, plain, processor, s) {
         return None;
     }
-    if let Err(reason) = rewrite(p, &plain, s) {
-        t.count(reason);
-        return Some(Outcome { reason, interface: 0 });
+    if let Err(reason) = rewrite(p, plain, s) {
+        processor.count(reason as u32);
+        return Some(Turn::done(Outcome { reason, interface: 0 }));
     }
     let reason = s.reason.get();
-    if let Some(count) = processor.reasons.get(reason as usize & (limits::REASONS - 1)) {
-        count.set(count.get().wrapping_add(1));
-    }
+    processor.count(reason);
     t.count_at(s.traffic.get(), plain.length(), reason == REPLY);
     // One of those it is.
-    Some(Outcome { reason: sent(reason).unwrap_or(Reason::DirectRouting), interface: s.leaves.get() })
+    Some(Turn::sent(Outcome { reason: sent(reason).unwrap_or(Reason::DirectRouting), interface: s.leaves.get() }))
 }
 
-/// Read anew: nothing of it need be kept in mind until a shortcut has turned out to be none.
+/// No shortcut can be laid for this packet.
 #[inline(always)]
-fn see<P: Packet>(p: &P, processor: &Processor) {
-    let sight = &processor.sight;
-    if let Some(plain) = Plain::of(p) {
-        sight.addresses.set(plain.addresses());
-        sight.flow.set(plain.flow());
-        sight.arrives.set(p.interface());
-        sight.generation.set(processor.generation.get());
-        sight.record.set(NO_RECORD);
+pub fn see_nothing(processor: &Processor) {
+    processor.sight.addresses.set(0);
+}
+
+/// Notes what packet it is, if a shortcut can be laid for it.
+#[inline(always)]
+pub fn see<P: Packet>(p: &P, processor: &Processor, plain: &Plain, now: u32) {
+    if !is_there_room(processor, plain, now) {
+        return see_nothing(processor);
     }
+    let Processor { sight, generation, .. } = processor;
+    sight.addresses.set(plain.addresses());
+    sight.flow.set(plain.flow());
+    sight.arrives.set(p.interface());
+    sight.generation.set(generation.get());
+    sight.record.set(NO_RECORD);
+}
+
+/// Whether a shortcut can be laid for this packet: where another connection has one that holds, it stays.
+#[inline(always)]
+pub fn is_there_room(processor: &Processor, plain: &Plain, now: u32) -> bool {
+    let Some(s) = processor.shortcuts.get(place(plain.addresses(), plain.flow())) else { return false };
+    let is_own = s.addresses.get() == plain.addresses() && s.flow.get() == plain.flow();
+    let holds = s.generation.get() == processor.generation.get() && s.until.get().wrapping_sub(now) <= TICKS;
+    is_own || !holds
 }
 
 impl Plain {
     #[inline(always)]
-    fn of<P: Packet>(p: &P) -> Option<Self> {
+    pub fn of<P: Packet>(p: &P) -> Option<Self> {
         let bytes: [u8; 40] = p.read(SEEN_AT)?;
         let [a, b, c, d, e]: [[u8; 8]; 5] = zerocopy::transmute!(bytes);
         let plain = Self([a, b, c, d, e].map(u64::from_le_bytes));
@@ -135,6 +143,71 @@ impl Plain {
         u64::from(self.0[3] as u32) | u64::from(self.protocol()) << 32
     }
 
+    /// The same in full.
+    #[inline(always)]
+    pub fn headers(&self) -> Headers {
+        let (source, destination) = (self.addresses() as u32, (self.addresses() >> 32) as u32);
+        let ports = self.0[3];
+        Headers {
+            source: Address([0, 0, 0, source]),
+            destination: Address([0, 0, 0, destination]),
+            l3: ETHERNET as u16,
+            l4: L4 as u16,
+            length: self.length(),
+            source_port: (ports as u16).swap_bytes(),
+            destination_port: ((ports >> 16) as u16).swap_bytes(),
+            family: V4,
+            protocol: self.protocol(),
+            ttl: self.aging() as u8,
+            tos: self.tos(),
+            ..Headers::default()
+        }
+    }
+
+    /// Time to live, protocol and checksum, a hop later; what else changes the checksum is in 16 bits.
+    #[inline(always)]
+    fn aged(&self, header_change: u32) -> [u8; 4] {
+        let aging = self.aging();
+        let checksum = changed((aging >> 16) as u16, header_change);
+        (((aging & 0xffff) - 1) | (u32::from(checksum) << 16)).to_le_bytes()
+    }
+
+    /// As [`forward::age`].
+    #[inline(always)]
+    pub fn age<P: Packet>(&self, p: &mut P) -> Result<(), Reason> {
+        forward::write(p, ETHERNET + 8, self.aged(Change::aging().folded()))
+    }
+
+    /// As [`nat::rewrite`].
+    #[inline(always)]
+    pub fn rewrite<P: Packet>(&self, p: &mut P, edit: &nat::Edit) -> Result<(), Reason> {
+        let addresses = self.addresses();
+        let (source, destination, ports) = (addresses as u32, (addresses >> 32) as u32, self.0[3] as u32);
+        let (address, port) = (edit.address.0[3], u32::from(edit.port.swap_bytes()));
+        let (old, new, new_ports) = if edit.source {
+            (source, [address, destination], ports & 0xffff_0000 | port)
+        } else {
+            (destination, [source, address], ports & 0xffff | port << 16)
+        };
+        let by_address = Change::default().word(old, address);
+        let header_change = by_address.and(Change::aging()).folded();
+        let transport_change = by_address.word(ports, new_ports).folded();
+        self.readdress(p, [new[0], new[1], new_ports], header_change, transport_change)
+    }
+
+    /// New addresses and ports, and what they change.
+    #[inline(always)]
+    fn readdress<P: Packet>(&self, p: &mut P, new: [u32; 3], header: u32, transport: u32) -> Result<(), Reason> {
+        // They are behind the checksum.
+        let [t, u, c, d] = self.aged(header);
+        let mut b = [t, u, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        put_word(&mut b, 4, new[0]);
+        put_word(&mut b, 8, new[1]);
+        put_word(&mut b, 12, new[2]);
+        forward::write(p, ETHERNET + 8, b)?;
+        mend_checksum(p, self.protocol(), transport)
+    }
+
     /// Lengths and flags, as [`crate::wire::transport`] wants them, of a packet that opens and closes nothing.
     #[inline(always)]
     fn is_whole(&self) -> bool {
@@ -182,24 +255,16 @@ fn is_right<P: Packet, T: Tables>(p: &P, t: &T, plain: &Plain, processor: &Proce
 
 #[inline(always)]
 fn rewrite<P: Packet>(p: &mut P, plain: &Plain, s: &Shortcut) -> Result<(), Reason> {
-    let aging = plain.aging();
-    let checksum = changed((aging >> 16) as u16, s.header_change.get());
-    let aged = (((aging & 0xffff) - 1) | (u32::from(checksum) << 16)).to_le_bytes();
+    let header_change = s.header_change.get();
     let reason = s.reason.get();
     if reason == DIRECT_ROUTING {
-        forward::write(p, ETHERNET + 8, aged)?;
+        forward::write(p, ETHERNET + 8, plain.aged(header_change))?;
     } else if reason == TUNNEL {
-        forward::write(p, ETHERNET + 8, aged)?;
+        forward::write(p, ETHERNET + 8, plain.aged(header_change))?;
         wrap(p, plain, s)?;
     } else {
-        // The addresses and ports are behind the checksum.
-        let [t, u, c, d] = aged;
-        let mut b = [t, u, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-        put_word(&mut b, 4, s.source.get());
-        put_word(&mut b, 8, s.destination.get());
-        put_word(&mut b, 12, s.ports.get());
-        forward::write(p, ETHERNET + 8, b)?;
-        mend_checksum(p, plain.protocol(), s.transport_change.get())?;
+        let new = [s.source.get(), s.destination.get(), s.ports.get()];
+        plain.readdress(p, new, header_change, s.transport_change.get())?;
     }
     let mut link = [0; 12];
     put_word(&mut link, 0, s.macs[0].get());
@@ -266,7 +331,7 @@ fn outer(source: u32, destination: u32) -> [u8; IPV4_HEADER] {
 /// Notes which record has told a packet's way, before that is touched. Only busy connections are worth a shortcut.
 #[inline(always)]
 pub fn note<T: Tables>(t: &T, cell: &Cell, record: u32, real: u32, now: u32) {
-    if flow::idle(now, cell.seen.get()) <= 1
+    if cell.seen.get() == now
         && let Some(Processor { sight, .. }) = t.processor()
     {
         sight.record.set(record);
@@ -331,8 +396,6 @@ fn make<P: Packet, T: Tables>(p: &P, t: &T, processor: &Processor, reason: Reaso
         (new_source, new_destination, new_ports) = (word(&after, 0), word(&after, 4), word(&after, 8));
     }
     let by_addresses = Change::default().word(source, new_source).word(destination, new_destination);
-    // The same for each time to live.
-    let older = Change::default().half(u16::from_ne_bytes([1, 0]), 0);
     let [_, _, _, _, _, _, _, _, _, _, c0, c1, ..] = outer(word(&after, 0), word(&after, 4));
     let s = processor.shortcuts.get(place(addresses, flow))?;
     s.addresses.set(addresses);
@@ -354,7 +417,7 @@ fn make<P: Packet, T: Tables>(p: &P, t: &T, processor: &Processor, reason: Reaso
     s.source.set(new_source);
     s.destination.set(new_destination);
     s.ports.set(new_ports);
-    s.header_change.set(by_addresses.and(older).folded());
+    s.header_change.set(by_addresses.and(Change::aging()).folded());
     s.transport_change.set(by_addresses.word(ports, new_ports).folded());
     s.outer_source.set(word(&after, 0));
     s.outer_destination.set(word(&after, 4));

@@ -2,7 +2,7 @@
 
 use crate::layout::Word64;
 use crate::layout::{
-    Address, AddressCell, Cell, Condition, Control, Destination, Fragment, Load, Neighbour, NextHop, PortCell,
+    Address, AddressCell, Cell, Condition, Control, Destination, Fragment, Load, Macs, Neighbour, NextHop, PortCell,
     Processor, RangeCell, Real, Server, Service, Slot, Vip,
 };
 use crate::reason::Reason;
@@ -27,8 +27,7 @@ pub enum CellTable {
 pub enum Route {
     Via {
         interface: u32,
-        destination_mac: [u8; 6],
-        source_mac: [u8; 6],
+        macs: Macs,
     },
     /// There is a route out of this interface, but the next hop's MAC address is not known.
     NoNeighbour {

@@ -15,6 +15,7 @@ use crate::services::Clock;
 use crate::view::View;
 use marca_config::plan::Plan;
 use marca_engine::forward::fullnat::Peer;
+use marca_engine::layout::Macs;
 use marca_engine::reason::Reason;
 use marca_engine::tables::{Route, Step};
 use marca_engine::{Between, Stage, Work};
@@ -161,7 +162,7 @@ impl Director<'_> {
 
     fn shadow(&self, pretend: bool) -> Shadow<'_> {
         let mut view = View::new(self.memory, self.now);
-        let anywhere = Route::Via { interface: 0, destination_mac: [0; 6], source_mac: [0; 6] };
+        let anywhere = Route::Via { interface: 0, macs: Macs::default() };
         view.route = self.route.unwrap_or(anywhere);
         Shadow::new(view, pretend)
     }

@@ -48,7 +48,7 @@ mod tests {
     use marca_config::model::Limits;
     use marca_config::plan::Plan;
     use marca_engine::forward::Method;
-    use marca_engine::layout::Address;
+    use marca_engine::layout::{Address, Macs};
     use std::net::Ipv4Addr;
 
     const VIP: [u8; 4] = [192, 0, 2, 10];
@@ -64,8 +64,7 @@ mod tests {
             mtu: 1500,
             address: crate::classifier::address(Ipv4Addr::new(10, 0, 0, 11).into()).1,
             source: crate::classifier::address(Ipv4Addr::new(10, 0, 0, 1).into()).1,
-            destination_mac: [2, 0, 0, 0, 0, 11],
-            source_mac: [2, 0, 0, 0, 0, 1],
+            macs: Macs::new([2, 0, 0, 0, 0, 11], [2, 0, 0, 0, 0, 1]),
             ..memory.reals.get(1).unwrap()
         };
         memory.reals.set(1, &real);

@@ -11,7 +11,7 @@ use marca_config::plan::{Difference, Family, Plan, RealPlan, Role, ServicePlan, 
 use marca_engine::forward::Method;
 use marca_engine::hash;
 use marca_engine::layout::{
-    Address, NO_REAL, Real, Server, Service, ServiceCell, V6, real_flags, service_flags, slot_bits,
+    Address, Macs, NO_REAL, Real, Server, Service, ServiceCell, V6, real_flags, service_flags, slot_bits,
 };
 use marca_engine::rate;
 use marca_engine::schedule::{Scheduler, destination_hash, maglev, source_hash, threshold};
@@ -243,18 +243,15 @@ pub fn set_hop(memory: &Memory, real: u32, hop: &Hop) {
     let Some(before) = memory.reals.get(real) else { return };
     let mut record = before;
     record.interface = hop.interface;
-    record.source_mac = hop.source_mac;
     record.mtu = hop.mtu;
     if let Some(source) = hop.source {
         record.source = address(source).1;
     }
-    match hop.destination_mac {
-        Some(mac) => {
-            record.destination_mac = mac;
-            record.flags |= real_flags::RESOLVED;
-        }
-        None => record.flags &= !real_flags::RESOLVED,
-    }
+    record.macs = Macs::new(hop.destination_mac.unwrap_or(before.macs.destination()), hop.source_mac);
+    record.flags = match hop.destination_mac {
+        Some(_) => record.flags | real_flags::RESOLVED,
+        None => record.flags & !real_flags::RESOLVED,
+    };
     if record != before {
         memory.reals.set(real, &record);
         memory.outdate_shortcuts();

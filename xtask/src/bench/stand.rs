@@ -11,17 +11,26 @@ use nix::unistd::Pid;
 use std::process::Command;
 use std::time::Duration;
 
-/// Longest frame that can be restored; as in the BPF program.
-const FRAME: usize = 128;
+/// As in the BPF program, as is what follows.
+const PIECES: usize = 15;
+const PIECES_V4: usize = 10;
+const PIECES_V6: usize = 14;
+
+/// Longest frame that can be restored.
+const FRAME: usize = PIECES * 8;
 
 /// As in the BPF program.
 #[repr(C, align(8))]
 #[derive(Clone, Copy)]
 pub struct Template {
-    bytes: [u8; FRAME],
+    pieces: [u64; PIECES],
+    begin: [u32; 3],
+    kind: u32,
+    first: u32,
     length: u32,
     flows: u32,
-    at: u32,
+    which: u32,
+    shift: u32,
     interface: u32,
 }
 // SAFETY: plain integers without padding.
@@ -31,9 +40,25 @@ impl Template {
     /// `flows` is a power of two; the flow's number is xored to the 32 bits at `at`.
     pub fn new(frame: &[u8], flows: u32, at: u32) -> Result<Self> {
         ensure!(frame.len() <= FRAME, "a frame of {} bytes cannot be restored", frame.len());
-        let mut bytes = [0; FRAME];
+        let mut bytes = [0; FRAME + PIECES_V6];
         bytes[..frame.len()].copy_from_slice(frame);
-        Ok(Self { bytes, length: frame.len() as u32, flows: flows - 1, at, interface: 0 })
+        let first = if bytes[12..14] == [8, 0] { PIECES_V4 } else { PIECES_V6 };
+        let begin = [0, 4, 8].map(|at| u32::from_ne_bytes(array(&bytes[at..])));
+        let kind = u16::from_ne_bytes(array(&bytes[12..])).into();
+        let pieces = std::array::from_fn(|number| u64::from_ne_bytes(array(&bytes[first + number * 8..])));
+        let behind = at as usize - first;
+        ensure!(behind % 8 <= 4, "the flow's number lies across two pieces");
+        Ok(Self {
+            pieces,
+            begin,
+            kind,
+            first: first as u32,
+            length: frame.len() as u32,
+            flows: flows - 1,
+            which: (behind / 8) as u32,
+            shift: (behind % 8 * 8) as u32,
+            interface: 0,
+        })
     }
 
     /// For the program that sends it.
@@ -41,9 +66,16 @@ impl Template {
         Self { interface, ..self }
     }
 
-    pub fn frame(&self) -> &[u8] {
-        &self.bytes[..self.length as usize]
+    pub fn frame(&self) -> Vec<u8> {
+        let head = self.begin.iter().flat_map(|word| word.to_ne_bytes()).chain((self.kind as u16).to_ne_bytes());
+        let pieces = self.pieces.iter().flat_map(|piece| piece.to_ne_bytes());
+        head.take(self.first as usize).chain(pieces).take(self.length as usize).collect()
     }
+}
+
+/// The first bytes of a slice that has as many.
+fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
+    std::array::from_fn(|at| bytes[at])
 }
 
 /// The stand's own programs.
@@ -105,17 +137,14 @@ impl Stand {
         self.template.set(0, template, 0)?;
         self.programs.set(0, program, 0).context("put the program behind the entry (has it the frags attribute?)")?;
         let entry = own(&mut self.ebpf, "bench_entry")?;
+        let frame = template.frame();
         let mut context = [0u8; 24];
         // `struct xdp_md`: where the data ends, and the interface.
         context[4..8].copy_from_slice(&template.length.to_ne_bytes());
         context[12..16].copy_from_slice(&self.interface.to_ne_bytes());
         let run = |repeat| {
-            let options = TestRunOptions {
-                data_in: Some(template.frame()),
-                ctx_in: Some(&context),
-                repeat,
-                ..TestRunOptions::default()
-            };
+            let options =
+                TestRunOptions { data_in: Some(&frame), ctx_in: Some(&context), repeat, ..TestRunOptions::default() };
             // This thread's time on the processor: the kernel's own answer is in whole nanoseconds.
             let before = processor_time()?;
             let result = entry.test_run(options).context("run the program")?;

@@ -12,6 +12,7 @@ use marca_daemon::linux::data_plane::{self, Maps};
 use marca_daemon::linux::network::Network;
 use marca_daemon::routes::Routes;
 use marca_engine::Stage;
+use marca_engine::layout::Macs;
 use marca_engine::tables::Route;
 use marca_tables::frame::Frame;
 use marca_tables::ids::Ids;
@@ -79,7 +80,7 @@ impl World {
         let memory = &self.maps.memory;
         let mut view = View::new(memory, now);
         // What real servers announce goes on to clients.
-        view.route = Route::Via { interface: 1, destination_mac: [2, 0, 0, 0, 0, 2], source_mac: [2, 0, 0, 0, 0, 1] };
+        view.route = Route::Via { interface: 1, macs: Macs::new([2, 0, 0, 0, 0, 2], [2, 0, 0, 0, 0, 1]) };
         let mut expected = 0;
         for (number, case) in self.cases.iter().enumerate() {
             let mut frames = Vec::new();

@@ -9,24 +9,35 @@ use aya_ebpf::macros::{btf_map, xdp};
 use aya_ebpf::programs::XdpContext;
 use marca_engine::Packet;
 
-/// Longest frame that can be measured.
-const FRAME: usize = 128;
+/// Of eight bytes each, behind the link header's beginning.
+const PIECES: usize = 15;
 
-/// Length of an Ethernet header.
-const ETHERNET: usize = 14;
+/// Where the pieces begin: so that no word that a program loads of an IPv4 packet, or of an IPv6 packet, lies across two of
+/// them. A processor cannot forward two stores to one load and waits for both to reach the cache; no driver's frame makes it
+/// wait like that.
+const PIECES_V4: u32 = 10;
+/// See [`PIECES_V4`].
+const PIECES_V6: u32 = 14;
 
 /// What to restore, and how flows differ.
 #[repr(C, align(8))]
 #[derive(Clone, Copy)]
 pub struct Template {
-    pub bytes: [u8; FRAME],
+    /// In memory order.
+    pub pieces: [u64; PIECES],
+    /// What is in front of them, but for the last two bytes of 14.
+    pub begin: [u32; 3],
+    pub kind: u32,
+    /// One of [`PIECES_V4`] and [`PIECES_V6`].
+    pub first: u32,
     /// Length of the frame.
     pub length: u32,
     /// Flows, a power of two, minus 1.
     pub flows: u32,
-    /// Where the 32 bits are that hold the flow's number, xored to what is there. Checksums are left as they are: the
-    /// engine only changes them by differences.
-    pub at: u32,
+    /// In which piece the 32 bits are that hold the flow's number, xored to what is there, and how many bits are below.
+    /// Checksums are left as they are: the engine only changes them by differences.
+    pub which: u32,
+    pub shift: u32,
     /// Where [`bench_send`] sends it.
     pub interface: u32,
 }
@@ -132,24 +143,44 @@ fn restore(ctx: &XdpContext) {
         // A walk without locality through all of them: an odd factor permutes a power of two.
         (*next).wrapping_mul(0x9e37_79b1) & template.flows
     };
-    // The Ethernet header by itself, so that no word that the measured program loads lies across two of these stores: a
-    // processor cannot forward two stores to one load, and no driver's frame makes it wait like that.
-    let _ =
-        copy::<8>(&mut frame, template, 0) && copy::<4>(&mut frame, template, 8) && copy::<2>(&mut frame, template, 12);
-    let mut at = ETHERNET;
-    while at + 8 <= FRAME && copy::<8>(&mut frame, template, at) {
-        at += 8;
-    }
-    let at = template.at as usize;
-    if let Some(bytes) = frame.read::<4>(at) {
-        let word = u32::from_be_bytes(bytes) ^ flow;
-        let _ = frame.write(at, word.to_be_bytes());
+    let _ = begin(&mut frame, template) && go_on(&mut frame, template, flow);
+}
+
+/// The first bytes of the link header.
+#[inline(always)]
+fn begin(frame: &mut Frame, template: &Template) -> bool {
+    let [a, b, c] = template.begin;
+    frame.put_word(0, a)
+        && frame.put_word(4, b)
+        && frame.put_half(8, c as u16)
+        && (template.first == PIECES_V4
+            || (frame.put_half(10, (c >> 16) as u16) && frame.put_half(12, template.kind as u16)))
+}
+
+/// The pieces.
+#[inline(always)]
+fn go_on(frame: &mut Frame, template: &Template, flow: u32) -> bool {
+    // One or the other: where they begin is to be a number in the code.
+    if template.first == PIECES_V4 {
+        put_pieces::<{ PIECES_V4 as usize }>(frame, template, flow)
+    } else {
+        put_pieces::<{ PIECES_V6 as usize }>(frame, template, flow)
     }
 }
 
 #[inline(always)]
-fn copy<const N: usize>(frame: &mut Frame, template: &Template, at: usize) -> bool {
-    let mut chunk = [0; N];
-    chunk.copy_from_slice(&template.bytes[at..at + N]);
-    frame.write(at, chunk)
+fn put_pieces<const FIRST: usize>(frame: &mut Frame, template: &Template, flow: u32) -> bool {
+    let flow = u64::from(flow.to_be()) << (template.shift & 63);
+    let mut number = 0;
+    while number < PIECES {
+        let mut piece = template.pieces[number];
+        if number as u32 == template.which {
+            piece ^= flow;
+        }
+        if !frame.put_long(FIRST + number * 8, piece) {
+            return true;
+        }
+        number += 1;
+    }
+    true
 }

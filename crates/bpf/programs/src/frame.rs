@@ -47,6 +47,25 @@ impl Frame {
         Some(p)
     }
 
+    /// Stores eight bytes at once, where [`Packet::write`] stores words.
+    #[inline(always)]
+    pub fn put_long(&mut self, at: usize, long: u64) -> bool {
+        let Some(p) = self.at::<8>(at) else { return false };
+        // SAFETY: as in `write`.
+        unsafe { (p as *mut u64).write(long) }
+        true
+    }
+
+    #[inline(always)]
+    pub fn put_word(&mut self, at: usize, word: u32) -> bool {
+        self.write(at, word.to_ne_bytes())
+    }
+
+    #[inline(always)]
+    pub fn put_half(&mut self, at: usize, half: u16) -> bool {
+        self.write(at, half.to_ne_bytes())
+    }
+
     #[inline(always)]
     fn adjust(&mut self, by: i32) -> bool {
         // SAFETY: the context is valid for the whole run; no packet pointer lives across this.

@@ -11,7 +11,7 @@ use core::ffi::c_void;
 use marca_engine::Between;
 use marca_engine::layout::Word64;
 use marca_engine::layout::{
-    Address, AddressCell, Cell, Condition, Control, Destination, Fragment, Load, Neighbour, NextHop, PortCell,
+    Address, AddressCell, Cell, Condition, Control, Destination, Fragment, Load, Macs, Neighbour, NextHop, PortCell,
     Processor, RangeCell, Real, Server, Service, ServiceCell, Slot, TICK_SHIFT, Traffic, V4, Vip, limits,
 };
 use marca_engine::reason::Reason;
@@ -174,7 +174,9 @@ impl Tables for Maps {
     #[inline(always)]
     fn service(&self, index: u32) -> Option<Service> {
         let cell = SERVICES.get(index)?;
-        if cell.current & 1 == 0 { Some(cell.versions[0]) } else { Some(cell.versions[1]) }
+        // SAFETY: it is initialised. Volatile, or LLVM makes a choice of each field's address.
+        let current = unsafe { (&raw const cell.current).read_volatile() };
+        cell.versions.get(current as usize & 1).copied()
     }
 
     #[inline(always)]
@@ -279,7 +281,7 @@ impl Tables for Maps {
         match answer {
             // In TC the kernel also looks whether the packet is too long for the interface. XDP finds that out by sending it.
             FIB_SUCCESS | FIB_FRAGMENTATION_NEEDED => {
-                Route::Via { interface: fib.ifindex, destination_mac: fib.dmac, source_mac: fib.smac }
+                Route::Via { interface: fib.ifindex, macs: Macs::new(fib.dmac, fib.smac) }
             }
             FIB_NO_NEIGHBOUR => Route::NoNeighbour { interface: fib.ifindex },
             FIB_NOT_FORWARDED => Route::Here,

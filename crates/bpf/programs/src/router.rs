@@ -11,6 +11,7 @@ use marca_engine::{Action, Between, Outcome, Packet, Stage, Turn};
 
 /// The entry: every packet of an interface.
 #[xdp(frags)]
+#[inline(always)]
 pub fn marca(ctx: XdpContext) -> u32 {
     let mut frame = Frame { ctx: ctx.ctx };
     let turn = marca_engine::enter(&mut frame, &mut Maps::new(ctx.ctx.cast()));
@@ -19,6 +20,7 @@ pub fn marca(ctx: XdpContext) -> u32 {
 
 /// The packets that have no shortcut.
 #[xdp(frags)]
+#[inline(always)]
 pub fn marca_serve(ctx: XdpContext) -> u32 {
     let mut frame = Frame { ctx: ctx.ctx };
     let turn = marca_engine::fast(&mut frame, &mut Maps::new(ctx.ctx.cast()));
@@ -35,6 +37,7 @@ pub fn marca_remember(ctx: XdpContext) -> u32 {
 
 /// The entry in TC, where packets have no shortcuts.
 #[classifier]
+#[inline(always)]
 pub fn marca_tc(ctx: TcContext) -> i32 {
     let mut skb = skb::Entry::new(ctx.skb.skb, skb::HEADERS);
     let turn = marca_engine::fast(&mut skb, &mut Maps::new(ctx.skb.skb.cast()));
@@ -125,8 +128,10 @@ trait Hook: Packet {
 /// The next stage, or the packet's end.
 #[inline(always)]
 fn go_on<H: Hook>(frame: &H, turn: Turn) -> H::Answer {
-    if turn.stage == Stage::Done {
-        return answer(frame, turn.outcome);
+    match turn.stage {
+        Stage::Sent => return frame.send(turn.outcome.interface),
+        Stage::Done => return answer(frame, turn.outcome),
+        _ => {}
     }
     frame.call(turn.stage as u32);
     // When the daemon has not set the program yet, the kernel gets the packet.

@@ -120,10 +120,10 @@ fn the_copy_of_the_routes_leads_where_the_kernel_does_or_says_nothing() {
             let route = network.route_to(address).await.unwrap();
             assert!(!route.local, "{text}");
             let neighbour = route.gateway.unwrap_or(address);
-            assert_eq!((hop.interface, hop.destination_mac), (route.interface, mac(neighbour)), "{text}");
+            assert_eq!((hop.interface, hop.macs.destination()), (route.interface, mac(neighbour)), "{text}");
             let interface =
                 if route.interface == network.interface("eth0").await.unwrap().index { "eth0" } else { "eth1" };
-            assert_eq!(hop.source_mac, network.interface(interface).await.unwrap().mac, "{text}");
+            assert_eq!(hop.macs.source(), network.interface(interface).await.unwrap().mac, "{text}");
         }
     });
 }

@@ -3,6 +3,7 @@
 
 use super::format::Side;
 use ipnet::IpNet;
+use marca_engine::layout::Macs;
 use marca_engine::tables::Route;
 use marca_tables::services::Hop;
 use nix::sched::{CloneFlags, unshare};
@@ -111,7 +112,7 @@ impl Network {
         if own {
             Route::Here
         } else if NEIGHBOURS.iter().any(|(_, known)| known.parse() == Ok(next)) {
-            Route::Via { interface, destination_mac: mac_of(next), source_mac: mac_of_director(side) }
+            Route::Via { interface, macs: Macs::new(mac_of(next), mac_of_director(side)) }
         } else {
             Route::NoNeighbour { interface }
         }

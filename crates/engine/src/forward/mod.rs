@@ -5,14 +5,14 @@ pub mod nat;
 pub mod tunnel;
 
 use crate::decide::{To, Way};
-use crate::layout::{Real, UDP, V4, real_flags};
-use crate::neighbour::{self, Macs};
+use crate::layout::{Macs, Real, UDP, V4, real_flags};
+use crate::neighbour;
 use crate::packet::Packet;
 use crate::reason::Reason;
 use crate::route::{self, Kind};
 use crate::tables::{RouteQuery, Tables};
-use crate::wire::Headers;
 use crate::wire::checksum::Change;
+use crate::wire::{Headers, put_word};
 
 /// The forwarding method's number in [`Real::method`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +83,7 @@ pub(crate) fn to_client<P: Packet, T: Tables>(
     let query = RouteQuery { family: h.family, source: way.vip, destination: h.destination, interface: p.interface() };
     let (to, interface) = find_way(t, &query)?;
     rewriting.rewrite(p, h, &nat::Edit { source: true, address: way.vip, port: way.port })?;
-    macs(p, to.destination, to.source)?;
+    macs(p, to)?;
     Ok(Sent { reason: Reason::Reply, interface })
 }
 
@@ -93,7 +93,7 @@ fn find_way<T: Tables>(t: &T, query: &RouteQuery) -> Result<(Macs, u32), Reason>
     let leaving = route::find(t, query);
     let interface = leaving.interface;
     match leaving.kind {
-        Kind::Via => Ok((Macs { destination: leaving.destination_mac, source: leaving.source_mac }, interface)),
+        Kind::Via => Ok((leaving.macs, interface)),
         Kind::NoNeighbour => {
             neighbour::ask(t, query.family, interface, &query.destination);
             match neighbour::find(t, query.family, interface, &query.destination) {
@@ -110,7 +110,7 @@ fn find_way<T: Tables>(t: &T, query: &RouteQuery) -> Result<(Macs, u32), Reason>
 #[inline(always)]
 pub fn send_as_is<P: Packet, T: Tables>(p: &mut P, t: &T, query: &RouteQuery) -> Result<u32, Reason> {
     let (to, interface) = find_way(t, query)?;
-    macs(p, to.destination, to.source)?;
+    macs(p, to)?;
     Ok(interface)
 }
 
@@ -159,7 +159,7 @@ pub fn to_server<P: Packet, T: Tables>(
         }
         _ => return Err(Reason::Inconsistent),
     };
-    macs(p, real.destination_mac, real.source_mac)?;
+    macs(p, real.macs)?;
     Ok(Sent { reason, interface: real.interface })
 }
 
@@ -181,16 +181,14 @@ pub fn largest(real: &Real) -> u32 {
 
 /// RFC 1812 §5.2.1: a router lowers the time to live; RFC 8200 §3: the hop limit.
 #[inline(always)]
-fn age<P: Packet>(p: &mut P, h: &Headers) -> Result<(), Reason> {
+pub(crate) fn age<P: Packet>(p: &mut P, h: &Headers) -> Result<(), Reason> {
     let l3 = h.network_at();
     if h.family != V4 {
         return lower_hop_limit(p, l3);
     }
     let Some([ttl, protocol, c0, c1]) = p.read::<4>(l3 + 8) else { return Err(Reason::Inconsistent) };
-    let aged = ttl.wrapping_sub(1);
-    let change = Change::default().half(u16::from_ne_bytes([ttl, protocol]), u16::from_ne_bytes([aged, protocol]));
-    let [c0, c1] = change.apply(u16::from_ne_bytes([c0, c1])).to_ne_bytes();
-    write(p, l3 + 8, [aged, protocol, c0, c1])
+    let [c0, c1] = Change::aging().apply_folded(u16::from_ne_bytes([c0, c1])).to_ne_bytes();
+    write(p, l3 + 8, [ttl.wrapping_sub(1), protocol, c0, c1])
 }
 
 /// The byte behind the next header.
@@ -203,10 +201,13 @@ fn lower_hop_limit<P: Packet>(p: &mut P, l3: usize) -> Result<(), Reason> {
 }
 
 #[inline(always)]
-pub(crate) fn macs<P: Packet>(p: &mut P, destination: [u8; 6], source: [u8; 6]) -> Result<(), Reason> {
-    let [a, b, c, d, e, f] = destination;
-    let [g, h, i, j, k, l] = source;
-    write(p, 0, [a, b, c, d, e, f, g, h, i, j, k, l])
+pub(crate) fn macs<P: Packet>(p: &mut P, macs: Macs) -> Result<(), Reason> {
+    let Macs([a, b, c]) = macs;
+    let mut link = [0; 12];
+    put_word(&mut link, 0, a);
+    put_word(&mut link, 4, b);
+    put_word(&mut link, 8, c);
+    write(p, 0, link)
 }
 
 /// A write where a read has been: it fails only if the engine is wrong.

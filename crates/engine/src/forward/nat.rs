@@ -73,9 +73,8 @@ pub(crate) fn network<P: Packet>(p: &mut P, h: &Headers, edit: &Edit, ages: u8) 
     if h.family == V4 {
         // Time to live, protocol and checksum, then the addresses, in one write: they lie side by side.
         let Some(mut b) = p.read::<12>(l3 + 8) else { return Err(Reason::Inconsistent) };
-        let aged = b[0].wrapping_sub(ages);
-        let change = addresses.half(u16::from_ne_bytes([b[0], b[1]]), u16::from_ne_bytes([aged, b[1]]));
-        b[0] = aged;
+        let change = if ages == 0 { addresses } else { addresses.and(Change::aging()) };
+        b[0] = b[0].wrapping_sub(ages);
         [b[2], b[3]] = change.apply(u16::from_ne_bytes([b[2], b[3]])).to_ne_bytes();
         let [a0, a1, a2, a3] = edit.address.octets_v4();
         if edit.source {

@@ -15,7 +15,7 @@ pub mod threshold;
 pub mod two_choices;
 
 use crate::hash;
-use crate::layout::{Address, Control, NO_REAL, Service, limits, service_flags};
+use crate::layout::{Address, Control, NO_REAL, Service, Word64, limits, service_flags};
 use crate::tables::{Scan, Step, Tables};
 
 /// The scheduler's number in [`Service::scheduler`].
@@ -219,12 +219,46 @@ pub fn slot<T: Tables>(
     client: &Address,
     client_port: u16,
 ) -> Option<SlotView> {
+    slot_foreseen(t, control, settings, family, client, client_port, None)
+}
+
+/// The same; `foreseen`: what [`foresee`] says of the client. A processor need not wait then until it knows the service
+/// before it can begin to hash.
+#[inline(always)]
+pub fn slot_foreseen<T: Tables>(
+    t: &T,
+    control: &Control,
+    settings: &Service,
+    family: u8,
+    client: &Address,
+    client_port: u16,
+    foreseen: Option<&Word64>,
+) -> Option<SlotView> {
     if settings.flags & service_flags::TABLE == 0 {
         return None;
     }
-    let index = settings.slots.wrapping_add(slot_number(control, settings, family, client, client_port));
+    let number = match foreseen {
+        // In memory, or LLVM makes one hash of both.
+        Some(hash) if is_foreseen(settings, client) => hash::reduce(hash.get() as u32, settings.slots_len),
+        _ => slot_number(control, settings, family, client, client_port),
+    };
+    let index = settings.slots.wrapping_add(number);
     let slot = t.slot(index)?.get();
     Some(SlotView { index, real: slot as u32, record: slot & crate::layout::slot_bits::RECORD != 0 })
+}
+
+/// The hash of a client to most services.
+#[inline(always)]
+pub fn foresee(control: &Control, family: u8, client: &Address) -> u64 {
+    hash::address(control.seed, client, u64::from(family) << 16)
+}
+
+/// Whether [`foresee`]'s hash is this service's.
+#[inline(always)]
+fn is_foreseen(settings: &Service, client: &Address) -> bool {
+    settings.scheduler != SH
+        && settings.flags & service_flags::HASH_PORT == 0
+        && client.masked(&settings.mask) == *client
 }
 
 /// Which of the service's slots is a client's.

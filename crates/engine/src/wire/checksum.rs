@@ -28,6 +28,12 @@ impl Change {
         self.word(a, p).word(b, q).word(c, r).word(d, s)
     }
 
+    /// By lowering the time to live of an IPv4 header: the same for each.
+    #[inline(always)]
+    pub fn aging() -> Self {
+        Self::default().half(u16::from_ne_bytes([1, 0]), 0)
+    }
+
     /// Both changes.
     #[inline(always)]
     pub fn and(self, other: Self) -> Self {
@@ -51,6 +57,13 @@ impl Change {
     #[inline(always)]
     pub fn shifted(self) -> Self {
         Self(u64::from(fold(self.0).swap_bytes()))
+    }
+
+    /// As [`Self::apply`], of a change in 16 bits.
+    #[inline(always)]
+    pub fn apply_folded(self, checksum: u16) -> u16 {
+        let sum = u32::from(!checksum) + self.0 as u32;
+        !((sum & 0xffff) + (sum >> 16)) as u16
     }
 
     /// The new checksum, in memory order as the old. RFC 1624 §3, equation 3.

@@ -138,7 +138,7 @@ fn ipv4<P: Packet>(p: &P, l3: usize) -> Result<Headers, Reason> {
 
 /// RFC 8200 §3.
 #[inline(always)]
-fn ipv6<P: Packet>(p: &P, l3: usize) -> Result<Headers, Reason> {
+pub(crate) fn ipv6<P: Packet>(p: &P, l3: usize) -> Result<Headers, Reason> {
     let Some(b) = p.read::<40>(l3) else { return Err(Reason::ShortIpv6) };
     if b[0] >> 4 != 6 {
         return Err(Reason::BadIpv6);

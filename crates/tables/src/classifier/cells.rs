@@ -16,7 +16,7 @@ pub(super) trait Keyed: FromBytes + IntoBytes + Immutable + Default {
 
 impl Keyed for AddressCell {
     fn hash(&self, seed: u64) -> u32 {
-        hash::address(seed, &self.address, u64::from(self.family)) as u32
+        hash::own_address(seed, &self.address, self.family)
     }
 
     fn is_free(&self) -> bool {

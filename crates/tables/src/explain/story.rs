@@ -459,7 +459,7 @@ impl<'a> Story<'a> {
             self.say(format!(
                 "It leaves on {} to {}.",
                 self.names.interface(real.interface),
-                mac(&real.destination_mac)
+                mac(&real.macs.destination())
             ));
         } else if real.flags & real_flags::RESOLVED == 0 {
             self.say(if self.pretend {

@@ -3,7 +3,7 @@
 use crate::packet::{Segment, Way};
 use marca_config::model::Config;
 use marca_config::plan::{Difference, Family, Plan, Standing, Touched};
-use marca_engine::layout::{Cell, Service};
+use marca_engine::layout::{Cell, Macs, Service};
 use marca_engine::tables::{CellTable, Route, Tables};
 use marca_engine::{Action, Outcome, Reason, flow};
 use marca_tables::classifier::Classifier;
@@ -183,7 +183,7 @@ impl Director {
 
     pub fn view(&self) -> View<'_> {
         let mut view = View::new(&self.memory, self.now).with_shortcuts();
-        view.route = Route::Via { interface: OUTSIDE, destination_mac: [2, 9, 9, 9, 9, 9], source_mac: [2; 6] };
+        view.route = Route::Via { interface: OUTSIDE, macs: Macs::new([2, 9, 9, 9, 9, 9], [2; 6]) };
         view
     }
 
