@@ -128,7 +128,7 @@ pub(crate) fn lay<T: Tables>(t: &T, control: &Control, party: &Party, h: &Header
     let Some(processor) = t.processor() else { return };
     let Some(door) = place(processor, address, words) else { return };
     let foundation = foundation(processor, control);
-    if is(door, foundation, address, words) {
+    if is(door, foundation, address, words) || !is_served(t, h, known) {
         return;
     }
     let [a, b] = address.words();
@@ -140,6 +140,14 @@ pub(crate) fn lay<T: Tables>(t: &T, control: &Control, party: &Party, h: &Header
     door.single.set(single);
     door.vip.set(vip);
     door.server_port.set(u32::from(port) | if known.touch == flow::NO_RECORD { NO_RECORDS } else { 0 });
+}
+
+/// Whether the way to this real server is one of those behind doors: who goes another way had better not try the door first.
+#[inline(always)]
+fn is_served<T: Tables>(t: &T, h: &Headers, known: &Known) -> bool {
+    let Some(real) = t.real(known.real) else { return false };
+    known.source == 0
+        && (matches!(real.method, NAT | DIRECT_ROUTING) || real.method == TUNNEL && real.family == h.family)
 }
 
 /// What a door rests on: which classifier is in force (its half, and how many there have been: both, since they are not
