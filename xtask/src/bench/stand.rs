@@ -46,8 +46,10 @@ impl Template {
         let begin = [0, 4, 8].map(|at| u32::from_ne_bytes(array(&bytes[at..])));
         let kind = u16::from_ne_bytes(array(&bytes[12..])).into();
         let pieces = std::array::from_fn(|number| u64::from_ne_bytes(array(&bytes[first + number * 8..])));
-        let behind = at as usize - first;
-        ensure!(behind % 8 <= 4, "the flow's number lies across two pieces");
+        let end = at as usize + 4 - first;
+        let which = (end - 1) / 8;
+        let inside = end - which * 8;
+        ensure!(inside >= 4 || flows <= 1 << (inside * 8), "the flow's number lies across two pieces");
         Ok(Self {
             pieces,
             begin,
@@ -55,8 +57,8 @@ impl Template {
             first: first as u32,
             length: frame.len() as u32,
             flows: flows - 1,
-            which: (behind / 8) as u32,
-            shift: (behind % 8 * 8) as u32,
+            which: which as u32,
+            shift: ((8 - inside) * 8) as u32,
             interface: 0,
         })
     }

@@ -34,8 +34,8 @@ pub struct Template {
     pub length: u32,
     /// Flows, a power of two, minus 1.
     pub flows: u32,
-    /// In which piece the 32 bits are that hold the flow's number, xored to what is there, and how many bits are below.
-    /// Checksums are left as they are: the engine only changes them by differences.
+    /// In which piece the 32 bits end that hold the flow's number, xored to what is there, and how many bits of the piece are
+    /// behind them. Checksums are left as they are: the engine only changes them by differences.
     pub which: u32,
     pub shift: u32,
     /// Where [`bench_send`] sends it.
@@ -170,7 +170,7 @@ fn go_on(frame: &mut Frame, template: &Template, flow: u32) -> bool {
 
 #[inline(always)]
 fn put_pieces<const FIRST: usize>(frame: &mut Frame, template: &Template, flow: u32) -> bool {
-    let flow = u64::from(flow.to_be()) << (template.shift & 63);
+    let flow = u64::from(flow.to_be()) << 32 >> (template.shift & 63);
     let mut number = 0;
     while number < PIECES {
         let mut piece = template.pieces[number];
