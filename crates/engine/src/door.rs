@@ -8,8 +8,8 @@
 //! behind a door does not serve goes the general way.
 //!
 //! A door says what the classifier says, and holds until that, or anything else, is written ([`Control::written`],
-//! [`Processor::generation`]). Services and all that is behind them are read for each packet. Each processor has doors of its own, one for a hash of address
-//! and port: the newest stays.
+//! [`Processor::generation`]). Services and all that is behind them are read for each packet. Each processor has doors of
+//! its own, one for a hash of address and port: the newest stays.
 
 use crate::classify::{self, Class, Outbound, Party, Unique};
 use crate::flow;
