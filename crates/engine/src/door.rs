@@ -2,7 +2,7 @@
 //! packets as most are.
 //!
 //! The general way ([`crate::path::fast`]) copes with tags, options, fragments, conditions, all methods, and costs some
-//! thousand instructions. Most packets have nothing of that. Those that have no [shortcut](crate::shortcut), because a
+//! thousand instructions. Most packets have nothing of that. Those that have no [shortcut], because a
 //! table decides about them, or their connection is one of many, go through a door in half as many: what is theirs
 //! alone (slot, record, real server, route) is looked up, what is the same for all of a port is not. Whatever the way
 //! behind a door does not serve goes the general way.

@@ -35,7 +35,7 @@ const REPLY: u32 = Reason::Reply as u32;
 /// Where the transport header is, behind an IPv4 header without options and no tags.
 const L4: usize = ETHERNET + IPV4_HEADER;
 
-/// A packet that may take a shortcut: five words from [`SEEN_AT`] on, the first byte the lowest, which hold the end of the
+/// A packet that may take a shortcut: five words from `SEEN_AT` on, the first byte the lowest, which hold the end of the
 /// link header, the IP header, and as much of TCP's as tells its flags. Words, since LLVM for BPF takes apart what it is
 /// told of bytes, and from there, since the addresses are one of them.
 #[derive(Clone, Copy)]
@@ -172,7 +172,7 @@ impl Plain {
         (((aging & 0xffff) - 1) | (u32::from(checksum) << 16)).to_le_bytes()
     }
 
-    /// As [`forward::age`].
+    /// As `forward::age`.
     #[inline(always)]
     pub fn age<P: Packet>(&self, p: &mut P) -> Result<(), Reason> {
         forward::write(p, ETHERNET + 8, self.aged(Change::aging().folded()))
