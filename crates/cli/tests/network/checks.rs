@@ -146,7 +146,8 @@ fn a_server_loses_one_port_by_itself() {
     let staying: Vec<(usize, String)> = (0..4).map(|index| (index, ask(index, "https"))).collect();
     assert!(staying.iter().any(|(_, home)| home == "web1") && staying.iter().any(|(_, home)| home == "web2"));
     farm.stop_https("web1");
-    site.daemon_says("fails: connection refused, 2 times in a row; the server stays up, without tcp/443");
+    // Once or twice: the first answer of all decides alone.
+    site.daemon_says("; the server stays up, without tcp/443");
     let without = |site: &Site| servers(site)[0]["health"]["without_ports"].clone();
     wait_until("443 of web1 is closed", || without(&site)[0] == "tcp/443");
     assert_eq!(states(&site), ["up", "up"]);
