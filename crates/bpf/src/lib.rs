@@ -56,6 +56,10 @@ tail_calls! {
     "marca_serve",
     "marca_remember",
 }
+/// Those of [`TAIL_CALLS`] that only packets of services with real servers under fullnat come to.
+pub const FULLNAT: [&str; 5] = ["marca_full", "marca_back", "marca_borrow", "marca_hide", "marca_give"];
+/// The one that only packets of services with `protocol = "ftp"` come to.
+pub const FTP: &str = "marca_ftp";
 pub const CLOCK: &str = "marca_clock";
 pub const DECAP: &str = "marca_decap";
 pub const PASS: &str = "marca_pass";

@@ -11,6 +11,7 @@
 //! | [`api`] | what operators and programs ask of a running daemon |
 //! | [`diff`] | what another configuration would change, in words |
 //! | [`explain`] | where a packet would go, by a running director's tables |
+//! | [`extras`] | what of the data plane few configurations need |
 //! | [`hops`] | the way to each real server: interface, MAC addresses, tunnel source |
 //! | [`vips`] | VIPs on the outside interfaces, and their announcements |
 //! | [`forwarding`] | the sysctls that routing replies needs |
@@ -30,6 +31,7 @@ pub mod diff;
 pub mod director;
 pub mod doctor;
 pub mod explain;
+pub mod extras;
 pub mod forwarding;
 pub mod hops;
 pub mod linux;

@@ -48,6 +48,32 @@ fn ftp_through_nat_that_reads_it_by_tc_with_all_offloads_on() {
     assert!(mean > 2000, "packets that stand for many, or this shows nothing: {mean} bytes");
 }
 
+/// The programs that read it are not loaded before a configuration needs them.
+#[test]
+fn ftp_is_read_after_a_reload_asks_for_it() {
+    comes_by_reload(Site::routed("ftp reload", SERVERS));
+}
+
+#[test]
+fn ftp_is_read_by_tc_after_a_reload_asks_for_it() {
+    comes_by_reload(Site::routed("ftp reload tc", SERVERS).by_tc());
+}
+
+fn comes_by_reload(mut site: Site) {
+    let farm = Farm::start(&site, "");
+    let DualStack { v4, v6 } = VIPS[0];
+    let text = |protocol: &str| {
+        let (router, servers) = (site.router(), site.servers("files"));
+        format!("{router}[service.files]\nvip = ['{v4}', '{v6}']\n{protocol}\n{servers}")
+    };
+    let (before, after) = (text("ports = ['tcp/80']"), text("protocol = 'ftp'"));
+    site.run(&before);
+    site.reload(&after);
+    let status = farm.check(&site);
+    assert!(status.reason("ftp_announced") >= 2 * EVERY_WAY.len() as u64, "one for each transfer");
+    assert_eq!(status.reason("ftp_unfollowed"), 0);
+}
+
 /// As the manuals do it: the servers name the VIP, the passive ports are the service's, and what they open from port 20
 /// leaves as the VIP.
 #[test]

@@ -1,7 +1,7 @@
 //! The forwarding methods, in both families, between curl and nginx.
 
 use crate::peers::{Content, Curl, Farm, LARGE};
-use crate::site::{PATIENCE, Site, Status, host};
+use crate::site::{ECHO, PATIENCE, Site, Status, host};
 use marca_testkit::peer;
 use marca_testkit::topology::{DualStack, ETH0, VIPS};
 use std::collections::BTreeMap;
@@ -97,6 +97,30 @@ fn gre_of_ipv4_in_ipv6() {
 #[test]
 fn gre_of_ipv6_in_ipv4() {
     mixed_tunnel("gre 6in4", "'gre'", V6);
+}
+
+/// Fullnat's programs are not loaded before a configuration needs them.
+#[test]
+fn fullnat_by_tc_after_a_reload_asks_for_it() {
+    let mut site = Site::routed("methods reload tc", SERVERS).by_tc();
+    let _servers = site.serve();
+    let vip = VIPS[0].v4;
+    let url = format!("http://{vip}/");
+    let text = |forward: &str| {
+        let service = format!("[service.shop]\nvip = '{vip}'\nports = ['tcp/80', 'tcp/{ECHO}']\nforward = {forward}\n");
+        format!("{}{service}{}", site.router(), site.servers("shop"))
+    };
+    let (before, after) = (text("'nat'"), text("'fullnat'\nsource = '10.0.0.100'"));
+    site.run(&before);
+    let mut session = site.session(site.net.client_address(0).v4, vip);
+    let home = session.say("hello").unwrap();
+    site.reload(&after);
+    for client in 1..4 {
+        site.ask(site.net.client_address(client).v4, &url);
+    }
+    let status = site.status();
+    assert!(status.reason("fullnat") > 0 && status.reason("inconsistent") == 0);
+    assert_eq!(session.say("hello").unwrap(), home, "what was open goes on as it began");
 }
 
 /// Each real server of one service is reached in another way.

@@ -5,6 +5,7 @@ use super::health::quorum;
 use super::interfaces::{attach, kept, wishes};
 use super::{Classified, Director, DirectorError};
 use crate::checkers::health::Said;
+use crate::extras::Extras;
 use crate::linux::attach::Wish;
 use crate::linux::data_plane::since_boot;
 use crate::linux::network::Interface;
@@ -172,6 +173,7 @@ impl Director {
     ) -> Result<(), DirectorError> {
         let Self { plane, state, place, network, hops, classifier, .. } = self;
         let ids = &state.ids;
+        plane.extend(Extras::of(&wanted.plan))?;
         let prepared = Prepared::new(&plane.maps.memory, &wanted.plan, Some(difference), ids, plane.clock)?;
         let classified = Classified::of(&plane.maps.memory, ids, interfaces);
         let half = if !difference.classifier.is_empty() || self.classified != classified {

@@ -4,6 +4,7 @@ use super::health::quorum;
 use super::interfaces::{interfaces, wishes};
 use super::replace::{Wanted, numbers};
 use super::{Classified, Director, DirectorError, Started};
+use crate::extras::Extras;
 use crate::forwarding;
 use crate::hops::{self, Hops};
 use crate::linux::data_plane::{self, DataPlane, DataPlaneError, since_boot};
@@ -45,7 +46,8 @@ impl Director {
             // A kernel that refuses them leaves all as it was.
             plane.prepare(&wishes)?;
         } else {
-            // Nobody sees the tables yet, which are written meanwhile.
+            // Nobody sees the tables yet, which are written meanwhile; and nobody has a connection.
+            plane.restrict(Extras::of(&wanted.plan));
             plane.begin_to_prepare(&wishes)?;
         }
         let capacity = plane.maps.memory.capacity;

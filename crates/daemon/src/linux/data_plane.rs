@@ -14,6 +14,7 @@
 //!
 //! What is attached to what, [`super::attach`] decides.
 
+use crate::extras::Extras;
 use crate::linux::object::Object;
 use crate::linux::{attach, bpffs};
 use crate::steps::{self, Step};
@@ -317,8 +318,9 @@ impl Hook {
         }
     }
 
-    fn programs(self) -> Vec<&'static str> {
-        [self.entry()].into_iter().chain(self.calls().iter().copied()).collect()
+    fn programs(self, extras: Extras) -> Vec<&'static str> {
+        let all = [self.entry()].into_iter().chain(self.calls().iter().copied());
+        all.filter(|name| extras.include(name)).collect()
     }
 
     /// The map of the tail calls.
@@ -354,6 +356,7 @@ pub struct DataPlane {
     pub clock: Clock,
     pub(super) dir: PathBuf,
     object: Object,
+    extras: Extras,
     /// Whose programs are loaded.
     loaded: Vec<Hook>,
 }
@@ -398,7 +401,8 @@ impl DataPlane {
         // What earlier programs have laid was right for them.
         maps.memory.outdate_shortcuts();
         let object = Object::of(ebpf);
-        let mut plane = Self { maps, adopted, clock: Clock { hz: 250 }, dir, object, loaded: Vec::new() };
+        let mut plane =
+            Self { maps, adopted, clock: Clock { hz: 250 }, dir, object, extras: Extras::ALL, loaded: Vec::new() };
         plane.object.load(&[marca_bpf::CLOCK])?;
         plane.clock = plane.measure_clock()?;
         plane.maps.memory.set_answer_ticks(plane.clock.ticks(ANSWERS_EACH));
@@ -406,9 +410,29 @@ impl DataPlane {
         Ok(plane)
     }
 
+    /// Leaves out of what will be loaded all extras but these, until [`DataPlane::extend`].
+    pub fn restrict(&mut self, extras: Extras) {
+        self.extras = extras;
+    }
+
+    /// Loads these extras, too, wherever there are programs already. Packets may need them from then on.
+    pub fn extend(&mut self, extras: Extras) -> Result<(), DataPlaneError> {
+        let extras = self.extras | extras;
+        if extras == self.extras {
+            return Ok(());
+        }
+        for &hook in &self.loaded {
+            self.object.load(&hook.programs(extras))?;
+            set_calls(hook, extras, self.object.ebpf()?)?;
+            steps::taken(Step::Calls);
+        }
+        self.extras = extras;
+        Ok(())
+    }
+
     /// Has the programs of these places loaded by a thread beside, which whoever needs one waits for.
     pub(super) fn begin(&mut self, hooks: &[Hook]) -> Result<(), DataPlaneError> {
-        let names = hooks.iter().filter(|hook| !self.loaded.contains(hook)).flat_map(|hook| hook.programs());
+        let names = hooks.iter().filter(|hook| !self.loaded.contains(hook)).flat_map(|hook| hook.programs(self.extras));
         self.object.begin(names.collect())
     }
 
@@ -417,25 +441,14 @@ impl DataPlane {
         if self.loaded.contains(&hook) {
             return Ok(());
         }
-        self.object.load(&hook.programs())?;
+        self.object.load(&hook.programs(self.extras))?;
         let number = self.calls(hook).iter().map(|(number, _)| number + 1).max().unwrap_or(0);
         let ebpf = self.object.ebpf()?;
-        let Some(map) = ebpf.take_map(hook.map()) else { return Err(DataPlaneError::Lacks(hook.map())) };
-        let failed = |cause| DataPlaneError::Map { doing: "set the tail calls".into(), cause };
-        let mut calls: ProgramArray<MapData> = map.try_into().map_err(failed)?;
-        for (place, name) in hook.calls().iter().enumerate() {
-            let program = ebpf.program_mut(name).ok_or(DataPlaneError::Lacks(name))?;
-            let fd = program.fd().map_err(|cause| DataPlaneError::Program {
-                doing: format!("take the program {name}"),
-                cause: Box::new(cause),
-            })?;
-            calls.set(place as u32, fd, 0).map_err(failed)?;
-        }
+        set_calls(hook, self.extras, ebpf)?;
         // The kernel empties a program array when neither a process nor a pin holds it.
         let pin = self.dir.join(format!("{}{number}", hook.calls_pin()));
-        calls.pin(&pin).map_err(|cause| DataPlaneError::Io {
-            doing: format!("pin {}", pin.display()),
-            cause: io::Error::other(cause.to_string()),
+        ebpf.map(hook.map()).ok_or(DataPlaneError::Lacks(hook.map()))?.pin(&pin).map_err(|cause| {
+            DataPlaneError::Io { doing: format!("pin {}", pin.display()), cause: io::Error::other(cause.to_string()) }
         })?;
         steps::taken(Step::Calls);
         self.loaded.push(hook);
@@ -526,6 +539,8 @@ impl DataPlane {
 /// loaded.
 pub fn object(maps: &Path, capacity: &Capacity) -> Result<Ebpf, DataPlaneError> {
     let mut loader = EbpfLoader::new();
+    // Nothing in the object depends on the kernel's types, which take a while to read.
+    loader.btf(None);
     for (name, len) in capacity.maps(processors()?) {
         loader.map_max_entries(name, len);
     }
@@ -550,6 +565,24 @@ pub fn since_boot() -> Result<Duration, DataPlaneError> {
     let now = nix::time::clock_gettime(clock)
         .map_err(|cause| DataPlaneError::Io { doing: "read the clock".into(), cause: cause.into() })?;
     Ok(Duration::from(now))
+}
+
+/// Sets the tail calls to the programs that are loaded with these extras. The map stays the object's: programs that are loaded
+/// later name it by its descriptor.
+fn set_calls(hook: Hook, extras: Extras, ebpf: &mut Ebpf) -> Result<(), DataPlaneError> {
+    let mut programs = Vec::new();
+    for (place, name) in hook.calls().iter().enumerate().filter(|(_, name)| extras.include(name)) {
+        let program = ebpf.program(name).ok_or(DataPlaneError::Lacks(name))?;
+        let fd = program.fd().and_then(|fd| Ok(fd.try_clone()?)).map_err(|cause| DataPlaneError::Program {
+            doing: format!("take the program {name}"),
+            cause: Box::new(cause),
+        })?;
+        programs.push((place as u32, fd));
+    }
+    let failed = |cause| DataPlaneError::Map { doing: "set the tail calls".into(), cause };
+    let map = ebpf.map_mut(hook.map()).ok_or(DataPlaneError::Lacks(hook.map()))?;
+    let mut calls: ProgramArray<&mut MapData> = map.try_into().map_err(failed)?;
+    programs.iter().try_for_each(|(place, fd)| calls.set(*place, fd, 0)).map_err(failed)
 }
 
 /// Values of `CONFIG_HZ` that `kernel/Kconfig.hz` offers, and those of other architectures.

@@ -3,7 +3,9 @@
 use crate::linux::data_plane::DataPlaneError;
 use aya::Ebpf;
 use aya::programs::{Program, ProgramError};
+use std::num::NonZero;
 use std::panic::resume_unwind;
+use std::sync::{Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 /// The object, or whoever is loading its programs.
@@ -65,28 +67,41 @@ impl Object {
 }
 
 impl Loaded {
-    /// All at once: verifying them is most of what a start takes, and the kernel does it on as many processors as there are.
+    /// On as many processors as there are, for verifying them is most of what a start takes; and on no more threads: others,
+    /// who write the tables meanwhile, want their share.
     fn load(&mut self, names: &[&'static str]) -> Result<(), DataPlaneError> {
-        let load = |program: &mut Program| match program {
-            Program::Xdp(program) => program.load(),
-            Program::SchedClassifier(program) => program.load(),
-            _ => Err(ProgramError::UnexpectedProgramType),
-        };
         let Self { ebpf, programs, .. } = self;
-        let missing = |name: &&str| !programs.contains(name);
-        let names: Vec<&'static str> = names.iter().copied().filter(missing).collect();
+        let names: Vec<&'static str> = names.iter().copied().filter(|name| !programs.contains(name)).collect();
+        let mut wanted: Vec<(&'static str, &mut Program)> = ebpf
+            .programs_mut()
+            .filter_map(|(name, program)| Some((*names.iter().find(|known| **known == name)?, program)))
+            .collect();
+        wanted.sort_by_key(|(name, _)| names.iter().position(|known| known == name));
+        let wanted = Mutex::new(wanted.into_iter());
+        let next = || wanted.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let work = || -> Result<(), DataPlaneError> {
+            while let Some((name, program)) = next() {
+                load(program).map_err(|cause| refused(name, cause))?;
+            }
+            Ok(())
+        };
         thread::scope(|scope| {
-            let wanted = ebpf.programs_mut().filter_map(|(name, program)| {
-                let name = names.iter().find(|known| **known == name)?;
-                Some(scope.spawn(move || load(program).map_err(|cause| refused(name, cause))))
-            });
-            let loading: Vec<_> = wanted.collect();
-            let mut loaded =
-                loading.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
-            loaded.try_for_each(|result| result)
+            let others = 1..thread::available_parallelism().map_or(1, NonZero::get);
+            let others: Vec<_> = others.map(|_| scope.spawn(work)).collect();
+            let own = work();
+            let others = others.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
+            [own].into_iter().chain(others).collect::<Result<(), DataPlaneError>>()
         })?;
         self.programs.extend(names);
         Ok(())
+    }
+}
+
+fn load(program: &mut Program) -> Result<(), ProgramError> {
+    match program {
+        Program::Xdp(program) => program.load(),
+        Program::SchedClassifier(program) => program.load(),
+        _ => Err(ProgramError::UnexpectedProgramType),
     }
 }
 
