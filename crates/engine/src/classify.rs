@@ -130,16 +130,19 @@ fn address<T: Tables>(t: &T, control: &Control, family: u8, a: &Address) -> Opti
     debug_assert!(family == V4 || family == V6);
     let start = hash::own_address(control.seed, a, family);
     let base = control.half.wrapping_mul(control.address_mask.wrapping_add(1));
-    let mut probe = 0;
+    let (mut probe, mut reach) = (0, limits::PROBES);
     while probe < limits::PROBES {
         let cell = t.address(base.wrapping_add(start.wrapping_add(probe) & control.address_mask))?;
-        if cell.family == 0 {
-            return None;
+        if probe == 0 {
+            reach = u32::from(cell.reach);
         }
         if cell.address == *a && cell.family == family {
             return Some(cell);
         }
         probe += 1;
+        if probe >= reach {
+            return None;
+        }
     }
     None
 }

@@ -8,7 +8,7 @@ pub use marca_atomic::{Word32, Word64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Of all layouts in this file: daemon and pinned tables must agree.
-pub const LAYOUT_VERSION: u32 = 12;
+pub const LAYOUT_VERSION: u32 = 13;
 
 /// Limits, each with its reason.
 pub mod limits {
@@ -207,7 +207,10 @@ record! {
         family: u8,
         /// See `node_flags`.
         flags: u8,
-        spare: [u8; 6],
+        /// How many cells there are to look at, from this one on, for an address whose home this is; 0: no such address. It
+        /// is the place's own, whoever is in it: most packets that are nobody's are known as such by one cell.
+        reach: u8,
+        spare: [u8; 5],
     }
 }
 

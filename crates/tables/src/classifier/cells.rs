@@ -12,6 +12,13 @@ pub(super) trait Keyed: FromBytes + IntoBytes + Immutable + Default {
     fn hash(&self, seed: u64) -> u32;
     fn is_free(&self) -> bool;
     fn is_of(&self, other: &Self) -> bool;
+
+    /// As [`AddressCell::reach`], if the place knows it.
+    fn reach(&self) -> u32 {
+        limits::PROBES
+    }
+
+    fn set_reach(&mut self, _: u32) {}
 }
 
 impl Keyed for AddressCell {
@@ -25,6 +32,14 @@ impl Keyed for AddressCell {
 
     fn is_of(&self, other: &Self) -> bool {
         (self.family, self.address) == (other.family, other.address)
+    }
+
+    fn reach(&self) -> u32 {
+        u32::from(self.reach)
+    }
+
+    fn set_reach(&mut self, reach: u32) {
+        self.reach = reach as u8;
     }
 }
 
@@ -61,7 +76,7 @@ impl<T: Keyed> Cells<'_, T> {
     /// somebody else may be missing.
     pub fn put(&self, cell: T) -> bool {
         match self.find(&cell) {
-            Some(at) => self.table.set(self.index(at), &cell),
+            Some(at) => self.set(at, cell),
             None => self.settle(cell),
         }
     }
@@ -73,11 +88,13 @@ impl<T: Keyed> Cells<'_, T> {
         while distance < limits::PROBES {
             let Some(resident) = self.table.get(self.index(at)) else { return false };
             if resident.is_free() {
-                return self.table.set(self.index(at), &cell);
+                self.extend_reach(&cell, distance);
+                return self.set(at, cell);
             }
             let residents = self.distance(&resident, at);
             if residents < distance {
-                self.table.set(self.index(at), &cell);
+                self.extend_reach(&cell, distance);
+                self.set(at, cell);
                 (cell, distance) = (resident, residents);
             }
             at = (at + 1) & self.mask;
@@ -94,18 +111,19 @@ impl<T: Keyed> Cells<'_, T> {
             let next = (at + 1) & self.mask;
             match self.table.get(self.index(next)) {
                 Some(resident) if !resident.is_free() && self.distance(&resident, next) != 0 => {
-                    self.table.set(self.index(at), &resident);
+                    self.set(at, resident);
                     at = next;
                 }
                 _ => break,
             }
         }
-        self.table.set(self.index(at), &T::default());
+        self.set(at, T::default());
     }
 
     fn find(&self, key: &T) -> Option<u32> {
         let home = key.hash(self.seed);
-        for distance in 0..limits::PROBES {
+        let reach = self.table.get(self.index(home & self.mask))?.reach();
+        for distance in 0..reach.min(limits::PROBES) {
             let at = home.wrapping_add(distance) & self.mask;
             let resident = self.table.get(self.index(at))?;
             if resident.is_free() {
@@ -116,6 +134,24 @@ impl<T: Keyed> Cells<'_, T> {
             }
         }
         None
+    }
+
+    /// Writes a cell; the place keeps its reach.
+    fn set(&self, at: u32, mut cell: T) -> bool {
+        let Some(before) = self.table.get(self.index(at)) else { return false };
+        cell.set_reach(before.reach());
+        self.table.set(self.index(at), &cell)
+    }
+
+    /// Who looks for this cell from its home on shall come as far as this. Nobody takes that back but [`Cells::clear`].
+    fn extend_reach(&self, cell: &T, distance: u32) {
+        let home = self.index(cell.hash(self.seed) & self.mask);
+        if let Some(mut resident) = self.table.get(home)
+            && resident.reach() <= distance
+        {
+            resident.set_reach(distance + 1);
+            self.table.set(home, &resident);
+        }
     }
 
     /// How far a cell at this place is from home.
@@ -131,8 +167,36 @@ impl<T: Keyed> Cells<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use marca_engine::layout::Target;
+    use marca_engine::layout::{Address, Target, V4};
     use std::collections::BTreeMap;
+
+    #[test]
+    fn who_has_no_key_at_home_looks_at_one_cell() {
+        let table = Region::on_heap(64);
+        let cells = Cells { table: &table, half: 0, mask: 63, seed: 7 };
+        let cell = |number: u32| AddressCell {
+            address: Address([0, 0, 0, number]),
+            destination: number,
+            family: V4,
+            ..AddressCell::default()
+        };
+        let home = |number: u32| cell(number).hash(7) & 63;
+        assert!((1..=24).all(|number| cells.settle(cell(number))));
+        let reach = |at: u32| u32::from(table.get(at).unwrap().reach);
+        for at in 0..64 {
+            let at_home = (1..=24).filter(|&number| home(number) == at);
+            let furthest = at_home.map(|number| cells.find(&cell(number)).unwrap().wrapping_sub(at) & 63).max();
+            assert_eq!(reach(at), furthest.map_or(0, |distance| distance + 1), "at {at}");
+        }
+        // Whoever goes and comes anew, or moves up, is found, and so are all others.
+        for gone in 1..=24 {
+            cells.take(&cell(gone));
+            assert_eq!(cells.find(&cell(gone)), None);
+            let others = (1..=24).filter(|&number| number != gone);
+            others.for_each(|number| assert!(cells.find(&cell(number)).is_some(), "{number} without {gone}"));
+            assert!(cells.put(cell(gone)));
+        }
+    }
 
     #[test]
     fn what_was_put_in_and_not_taken_out_is_found_as_it_was_put_in_last() {
