@@ -289,7 +289,7 @@ fn error<P: Packet, T: Tables>(p: &mut P, t: &T, h: &Headers, [kind, code]: [u8;
 /// The part of a checksum that covers the answer's addresses (RFC 9293 §3.1, RFC 8200 §8.1).
 #[inline(always)]
 fn pseudo_header(h: &Headers, protocol: u8, length: usize) -> u64 {
-    let ([a, b, c, d], [e, f, g, i]) = (h.source.0, h.destination.0);
+    let ([a, b, c, d], [e, f, g, i]) = (h.source.parts(), h.destination.parts());
     let addresses = [a, b, c, d, e, f, g, i];
     let mut sum = u64::from(u16::from(protocol).to_be()) + u64::from((length as u16).to_be());
     let mut at = 0;
@@ -349,7 +349,7 @@ fn may_be_answered<P: Packet>(p: &P, h: &Headers) -> bool {
 /// Whether an address can be one host's: not multicast, reserved, loopback, nor unspecified.
 #[inline(always)]
 fn is_host(family: u8, address: &Address) -> bool {
-    let [a, b, c, d] = address.0;
+    let [a, b, c, d] = address.parts();
     if family == V4 {
         let [first, ..] = address.octets_v4();
         first != 0 && first != 127 && first < 224

@@ -128,7 +128,7 @@ pub fn is_known<T: Tables>(t: &T, control: &Control, family: u8, a: &Address) ->
 #[inline(always)]
 fn address<T: Tables>(t: &T, control: &Control, family: u8, a: &Address) -> Option<crate::layout::AddressCell> {
     debug_assert!(family == V4 || family == V6);
-    let start = hash::own_address(control.seed, a, family);
+    let start = hash::own_address(control.seed, a);
     let base = control.half.wrapping_mul(control.address_mask.wrapping_add(1));
     let (mut probe, mut reach) = (0, limits::PROBES);
     while probe < limits::PROBES {

@@ -85,7 +85,7 @@ pub enum To {
 impl Way {
     #[inline(always)]
     pub fn to_server(port: u16) -> Self {
-        Self { to: To::Server, port, vip: Address([0; 4]) }
+        Self { to: To::Server, port, vip: Address::NONE }
     }
 
     #[inline(always)]
@@ -622,7 +622,7 @@ fn opener<T: Tables>(t: &T, control: &Control, h: &Headers, outbound: &Outbound,
             return Ok(Opener { real: found.real, vip: found.vip, state, announced: found.index });
         }
     }
-    let mut opener = Opener { real: outbound.real, vip: Address([0; 4]), state: 0, announced: NO_RECORD };
+    let mut opener = Opener { real: outbound.real, vip: Address::NONE, state: 0, announced: NO_RECORD };
     if outbound.real != NO_REAL {
         let Some(vip) = t.vip(outbound.vip) else { return Err(Reason::Inconsistent) };
         t.note(Step::Outbound { real: outbound.real });

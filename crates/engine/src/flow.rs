@@ -49,7 +49,7 @@ impl Key {
 
     #[inline(always)]
     pub fn from_words(w: [u64; 5]) -> Self {
-        let address = |a: u64, b: u64| Address([a as u32, (a >> 32) as u32, b as u32, (b >> 32) as u32]);
+        let address = |a: u64, b: u64| Address::of_words([a, b]);
         Self {
             client: address(w[1], w[2]),
             vip: address(w[3], w[4]),
@@ -63,7 +63,7 @@ impl Key {
     /// Where the record is; `server_port` is 0 for templates.
     #[inline(always)]
     pub fn hash(&self, seed: u64, server_port: u16) -> u64 {
-        flow_hash(seed, self.family, self.protocol, &self.client, self.client_port, server_port, self.vip.0[0])
+        flow_hash(seed, self.family, self.protocol, &self.client, self.client_port, server_port, self.vip.parts()[0])
     }
 }
 
@@ -107,7 +107,7 @@ pub struct Found {
 
 impl Found {
     pub const NOTHING: Self =
-        Self { index: NO_RECORD, vip: Address([0; 4]), vip_port: 0, real: 0, service: 0, state: 0, seen: 0 };
+        Self { index: NO_RECORD, vip: Address::NONE, vip_port: 0, real: 0, service: 0, state: 0, seen: 0 };
 
     #[inline(always)]
     pub fn exists(&self) -> bool {
@@ -283,7 +283,7 @@ pub fn find<T: Tables, M: Match<T>>(t: &T, control: &Control, table: CellTable, 
     let [a, b] = [cell.key[3].get(), cell.key[4].get()];
     let found = Found {
         index: place,
-        vip: Address([a as u32, (a >> 32) as u32, b as u32, (b >> 32) as u32]),
+        vip: Address::of_words([a, b]),
         vip_port: (cell.key[0].get() >> VIP_PORT_SHIFT) as u16,
         real: owner as u32,
         service: (owner >> 32) as u32,

@@ -137,7 +137,7 @@ fn hash(control: &Control, key: &[u64; 5]) -> u64 {
 /// From words in memory order.
 #[inline(always)]
 fn address(a: u64, b: u64) -> Address {
-    Address([a as u32, (a >> 32) as u32, b as u32, (b >> 32) as u32])
+    Address::of_words([a, b])
 }
 
 /// The first record of a packet's bucket.

@@ -135,7 +135,7 @@ pub struct Related {
 
 impl Related {
     const NOTHING: Self =
-        Self { real: NO_REAL, way: Way { to: To::Kernel, port: 0, vip: Address([0; 4]) }, peer: Peer::NONE };
+        Self { real: NO_REAL, way: Way { to: To::Kernel, port: 0, vip: Address::NONE }, peer: Peer::NONE };
 }
 
 /// Finds the connection of a quoted packet, which a real server has sent, or a client to one: as if it were asked for the

@@ -8,7 +8,7 @@ pub use marca_atomic::{Word32, Word64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Of all layouts in this file: daemon and pinned tables must agree.
-pub const LAYOUT_VERSION: u32 = 13;
+pub const LAYOUT_VERSION: u32 = 14;
 
 /// Limits, each with its reason.
 pub mod limits {
@@ -66,39 +66,74 @@ pub mod limits {
 /// for more than 200 days of silence at any `CONFIG_HZ`.
 pub const TICK_SHIFT: u32 = 2;
 
-/// An IPv4 or IPv6 address in network byte order; IPv4 is in the last word, the others 0. Which family it is, is
+/// An IPv4 or IPv6 address in network byte order; IPv4 is in the last four bytes, the others are 0. Which family it is, is
 /// always known beside it.
-#[repr(C, align(8))]
+///
+/// Two words of eight bytes in memory order, which LLVM for BPF compares and hashes as they are; of parts of four it would
+/// put them together each time.
+#[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
-pub struct Address(pub [u32; 4]);
+pub struct Address([u64; 2]);
 
 impl Address {
+    pub const NONE: Self = Self([0; 2]);
+
+    /// Of what [`Address::parts`] gives.
+    #[inline(always)]
+    pub const fn new([a, b, c, d]: [u32; 4]) -> Self {
+        Self([a as u64 | (b as u64) << 32, c as u64 | (d as u64) << 32])
+    }
+
     pub const fn v4(octets: [u8; 4]) -> Self {
-        Self([0, 0, 0, u32::from_ne_bytes(octets)])
+        Self::of_last(u32::from_ne_bytes(octets))
     }
 
     pub fn v6(octets: [u8; 16]) -> Self {
         Self(zerocopy::transmute!(octets))
     }
 
+    /// An IPv4 address, as it is in memory.
+    #[inline(always)]
+    pub const fn of_last(part: u32) -> Self {
+        Self([0, (part as u64) << 32])
+    }
+
+    /// Of what [`Address::words`] gives.
+    #[inline(always)]
+    pub fn of_words(words: [u64; 2]) -> Self {
+        Self(words)
+    }
+
     /// As two words, in memory order.
     #[inline(always)]
     pub fn words(&self) -> [u64; 2] {
-        let [a, b, c, d] = self.0;
-        [u64::from(a) | u64::from(b) << 32, u64::from(c) | u64::from(d) << 32]
+        self.0
+    }
+
+    /// As four words, in memory order.
+    #[inline(always)]
+    pub fn parts(&self) -> [u32; 4] {
+        let [a, b] = self.0;
+        [a as u32, (a >> 32) as u32, b as u32, (b >> 32) as u32]
+    }
+
+    /// The last of them: all of an IPv4 address.
+    #[inline(always)]
+    pub fn last(&self) -> u32 {
+        (self.0[1] >> 32) as u32
     }
 
     /// Bits that both have.
     #[inline(always)]
     pub fn masked(&self, mask: &Address) -> Address {
-        let ([a, b, c, d], [p, q, r, s]) = (self.0, mask.0);
-        Address([a & p, b & q, c & r, d & s])
+        let ([a, b], [p, q]) = (self.0, mask.0);
+        Address([a & p, b & q])
     }
 
     /// The IPv4 octets, if this is known to be IPv4.
     #[inline(always)]
     pub fn octets_v4(&self) -> [u8; 4] {
-        self.0[3].to_ne_bytes()
+        self.last().to_ne_bytes()
     }
 
     /// The IPv6 octets, if this is known to be IPv6.

@@ -16,7 +16,7 @@ use crate::tables::{CellTable, Step, Tables};
 pub fn key(settings: &Service, family: u8, client: &Address) -> Key {
     Key {
         client: client.masked(&settings.mask),
-        vip: Address([settings.owner, 0, 0, 0]),
+        vip: Address::new([settings.owner, 0, 0, 0]),
         client_port: 0,
         vip_port: 0,
         protocol: 0,
@@ -59,7 +59,7 @@ pub fn find<T: Tables>(t: &T, control: &Control, key: &Key, part: u32, now: u32)
 #[inline(always)]
 fn takes<T: Tables>(t: &T, key: &Key, real: u32, part: u32, ticks_left: u32) -> (u32, bool) {
     match t.real(real) {
-        Some(r) if r.flags & real_flags::UP != 0 && r.service == key.vip.0[0] => {
+        Some(r) if r.flags & real_flags::UP != 0 && r.service == key.vip.parts()[0] => {
             if u32::from(r.closed) & part != 0 {
                 t.note(Step::TemplateElsewhere { real });
                 return (NO_REAL, true);

@@ -149,8 +149,8 @@ impl Plain {
         let (source, destination) = (self.addresses() as u32, (self.addresses() >> 32) as u32);
         let ports = self.0[3];
         Headers {
-            source: Address([0, 0, 0, source]),
-            destination: Address([0, 0, 0, destination]),
+            source: Address::of_last(source),
+            destination: Address::of_last(destination),
             l3: ETHERNET as u16,
             l4: L4 as u16,
             length: self.length(),
@@ -183,7 +183,7 @@ impl Plain {
     pub fn rewrite<P: Packet>(&self, p: &mut P, edit: &nat::Edit) -> Result<(), Reason> {
         let addresses = self.addresses();
         let (source, destination, ports) = (addresses as u32, (addresses >> 32) as u32, self.0[3] as u32);
-        let (address, port) = (edit.address.0[3], u32::from(edit.port.swap_bytes()));
+        let (address, port) = (edit.address.last(), u32::from(edit.port.swap_bytes()));
         let (old, new, new_ports) = if edit.source {
             (source, [address, destination], ports & 0xffff_0000 | port)
         } else {
@@ -324,7 +324,7 @@ fn wrap<P: Packet>(p: &mut P, plain: &Plain, s: &Shortcut) -> Result<(), Reason>
 #[inline(always)]
 fn outer(source: u32, destination: u32) -> [u8; IPV4_HEADER] {
     let payload = 0u16.wrapping_sub(IPV4_HEADER as u16);
-    let (source, destination) = (Address([0, 0, 0, source]), Address([0, 0, 0, destination]));
+    let (source, destination) = (Address::of_last(source), Address::of_last(destination));
     emit::v4(&Ip { source, destination, tos: 0, protocol: IPPROTO_IPIP, payload })
 }
 
@@ -377,7 +377,7 @@ fn make<P: Packet, T: Tables>(p: &P, t: &T, processor: &Processor, reason: Reaso
     } else {
         (source, u16::from_be_bytes([p0, p1]))
     };
-    let client = Address([0, 0, 0, client]);
+    let client = Address::of_last(client);
     let same = cell.key[0].get() as u16 == client_port && cell.key[2].get() == client.words()[1];
     let (service, real) = (t.service((owner >> 32) as u32)?, t.real(index)?);
     if !same || owner as u32 != index {

@@ -649,7 +649,7 @@ fn localities(view: &View) {
     let mut index = 0;
     while let Some(cell) = view.cell(CellTable::Localities, index) {
         if let Some((key, record)) = flow::read(cell) {
-            let settings = view.service(key.vip.0[0]).unwrap_or_default();
+            let settings = view.service(key.vip.parts()[0]).unwrap_or_default();
             let asks = matches!(settings.scheduler, LBLC | LBLCR);
             if !asks || flow::idle(view.now, record.seen) > settings.locality {
                 flow::release(cell);

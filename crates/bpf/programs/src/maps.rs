@@ -153,7 +153,7 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn prefix(&self, half: u32, family: u8, address: &Address) -> Option<u32> {
-        let [a, b, c, d] = address.0;
+        let [a, b, c, d] = address.parts();
         // IPv4 addresses are in the last word: its prefix begins there.
         let data =
             if family == V4 { [half, u32::from(family), d, 0, 0, 0] } else { [half, u32::from(family), a, b, c, d] };
@@ -251,7 +251,7 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn next_hop(&self, family: u8, address: &Address) -> Option<NextHop> {
-        let [a, b, c, d] = address.0;
+        let [a, b, c, d] = address.parts();
         let family_word = u32::from(family);
         let data = if family == V4 { [family_word, d, 0, 0, 0, 0] } else { [family_word, a, b, c, d, 0] };
         let bits = if family == V4 { 64 } else { 160 };
@@ -269,12 +269,12 @@ impl Tables for Maps {
         fib.ifindex = query.interface;
         if query.family == V4 {
             fib.family = AF_INET;
-            fib.__bindgen_anon_3.ipv4_src = query.source.0[3];
-            fib.__bindgen_anon_4.ipv4_dst = query.destination.0[3];
+            fib.__bindgen_anon_3.ipv4_src = query.source.last();
+            fib.__bindgen_anon_4.ipv4_dst = query.destination.last();
         } else {
             fib.family = AF_INET6;
-            fib.__bindgen_anon_3.ipv6_src = query.source.0;
-            fib.__bindgen_anon_4.ipv6_dst = query.destination.0;
+            fib.__bindgen_anon_3.ipv6_src = query.source.parts();
+            fib.__bindgen_anon_4.ipv6_dst = query.destination.parts();
         }
         // SAFETY: the context and the parameter block are valid, and the length is the block's.
         let answer = unsafe { bpf_fib_lookup(self.ctx, &raw mut *fib, size_of::<FibLookup>() as i32, 0) };

@@ -23,7 +23,7 @@ struct Directors;
 impl Policy for Directors {
     #[inline(always)]
     fn accepts(&self, family: u8, outer_source: &Address, _: &Address) -> bool {
-        let [a, b, c, d] = outer_source.0;
+        let [a, b, c, d] = outer_source.parts();
         // SAFETY: the value is not read.
         unsafe {
             DIRECTORS.get([a, b, c, d, u32::from(family)]).is_some()

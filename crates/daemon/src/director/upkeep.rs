@@ -100,7 +100,7 @@ impl Director {
             wanted.asked.set(0);
             let family = wanted.family.get();
             let [a, b] = [wanted.address[0].get(), wanted.address[1].get()];
-            let address = marca_engine::layout::Address([a as u32, (a >> 32) as u32, b as u32, (b >> 32) as u32]);
+            let address = marca_engine::layout::Address::of_words([a, b]);
             asked.push((wanted.interface.get(), classifier::ip(family as u8, &address)));
         }
         for (interface, address) in asked {

@@ -191,7 +191,7 @@ impl Maps {
                 let [half, family, a, b, c, d] = key.data();
                 let family = family as u8;
                 let words = if family == V4 { [0, 0, 0, a] } else { [a, b, c, d] };
-                let ip = ip(family, &marca_engine::layout::Address(words));
+                let ip = ip(family, &marca_engine::layout::Address::new(words));
                 let net = IpNet::new(ip, key.prefix_len().checked_sub(64)? as u8).ok()?;
                 Some(Prefix { half, net, destination })
             })
@@ -254,7 +254,7 @@ impl Maps {
 /// The key of a prefix: half, family, address.
 fn key(prefix: &Prefix) -> Key<[u32; 6]> {
     let (family, address) = address(prefix.net.network());
-    let [a, b, c, d] = address.0;
+    let [a, b, c, d] = address.parts();
     let data = if family == V4 {
         [prefix.half, u32::from(family), d, 0, 0, 0]
     } else {
@@ -266,7 +266,7 @@ fn key(prefix: &Prefix) -> Key<[u32; 6]> {
 /// The key of a copied route: family, address, nothing.
 fn route_key(net: &IpNet) -> Key<[u32; 6]> {
     let (family, address) = address(net.network());
-    let [a, b, c, d] = address.0;
+    let [a, b, c, d] = address.parts();
     let data = if family == V4 { [u32::from(family), d, 0, 0, 0, 0] } else { [u32::from(family), a, b, c, d, 0] };
     Key::new(32 + u32::from(net.prefix_len()), data)
 }

@@ -32,7 +32,7 @@ pub fn attach(dir: &Path, interface: &str, directors: &[IpAddr], gue_port: u16) 
     let anybody = [IpAddr::from(Ipv4Addr::UNSPECIFIED), IpAddr::from(Ipv6Addr::UNSPECIFIED)];
     for &director in if directors.is_empty() { &anybody[..] } else { directors } {
         let (family, address) = address(director);
-        let [a, b, c, d] = address.0;
+        let [a, b, c, d] = address.parts();
         map.insert([a, b, c, d, u32::from(family)], 1, 0).map_err(failed)?;
     }
     let failed = |cause| DataPlaneError::Map { doing: "write the port of GUE".into(), cause };

@@ -364,7 +364,7 @@ impl Both {
         };
         let record = fragments.touched().into_iter().filter_map(|index| fragments.at(index)).find(is_of)?;
         let [a, b] = [record.peer[0].get(), record.peer[1].get()];
-        Some(Address([a as u32, (a >> 32) as u32, b as u32, (b >> 32) as u32]))
+        Some(Address::of_words([a, b]))
     }
 
     /// A packet's way through the decapsulator.
@@ -503,7 +503,8 @@ fn written(memory: &Memory) -> Written {
             let Some((mut key, record)) = region.at(index).and_then(flow::read) else { continue };
             if std::ptr::eq(region, &memory.localities) {
                 // The tick of its last change.
-                key.vip.0[1] = 0;
+                let [service, _, a, b] = key.vip.parts();
+                key.vip = Address::new([service, 0, a, b]);
             }
             let whose = [u64::from(record.real), u64::from(record.service), record.state];
             records.push((first + index, key, whose));

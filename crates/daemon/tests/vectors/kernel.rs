@@ -94,7 +94,7 @@ impl Kernel {
             real_server.take_map("DIRECTORS").unwrap().try_into().unwrap();
         for &director in directors {
             let (family, address) = marca_tables::classifier::address(director);
-            let [a, b, c, d] = address.0;
+            let [a, b, c, d] = address.parts();
             allowed.insert([a, b, c, d, u32::from(family)], 1, 0).unwrap();
         }
         let mut port: Array<MapData, u32> = real_server.take_map("GUE_PORT").unwrap().try_into().unwrap();

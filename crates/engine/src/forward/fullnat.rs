@@ -54,7 +54,7 @@ pub struct Peer {
 }
 
 impl Peer {
-    pub const NONE: Self = Self { is_there: false, address: Address([0; 4]), port: 0 };
+    pub const NONE: Self = Self { is_there: false, address: Address::NONE, port: 0 };
 
     #[inline(always)]
     pub fn client(address: Address, port: u16) -> Self {
@@ -183,7 +183,7 @@ fn free_source<T: Tables>(
     let ports = u64::from(h.source_port) | u64::from(port) << 16 | u64::from(h.protocol) << 32;
     let mut free = Free {
         seed: control.seed,
-        start: hash::address(control.seed ^ u64::from(real.address.0[3]), &h.source, ports),
+        start: hash::address(control.seed ^ u64::from(real.address.last()), &h.source, ports),
         first: settings.sources,
         count: settings.sources_len,
         family: h.family,

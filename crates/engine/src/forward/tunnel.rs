@@ -117,7 +117,7 @@ fn gue(h: &Headers, real: &Real, length: u16, inner: u8, sum: u64) -> [u8; GUE_H
     [b[4], b[5]] = length.to_be_bytes();
     b[9] = inner;
     if sum != NO_SUM {
-        let ([a, c, d, e], [f, g, i, j]) = (real.source.0, real.address.0);
+        let ([a, c, d, e], [f, g, i, j]) = (real.source.parts(), real.address.parts());
         let pseudo_header = u64::from(u16::from(UDP).to_be()) + u64::from(length.to_be());
         let sum = sum
             + pseudo_header
@@ -137,7 +137,7 @@ fn gue(h: &Headers, real: &Real, length: u16, inner: u8, sum: u64) -> [u8; GUE_H
 #[inline(always)]
 fn source_port(h: &Headers) -> u16 {
     let ports = u64::from(h.source_port) | u64::from(h.destination_port) << 16 | u64::from(h.protocol) << 32;
-    FIRST_PORT | hash::address(u64::from(h.destination.0[3]), &h.source, ports) as u16
+    FIRST_PORT | hash::address(u64::from(h.destination.last()), &h.source, ports) as u16
 }
 
 /// No sum of a few words is as great.
@@ -167,7 +167,7 @@ fn packet_sum<P: Packet>(p: &P, h: &Headers) -> u64 {
     }
     let covered = u64::from(u16::from(h.protocol).to_be()) + u64::from(length.to_be());
     if h.family == V4 {
-        return u64::from(!fold(covered + u64::from(h.source.0[3]) + u64::from(h.destination.0[3])));
+        return u64::from(!fold(covered + u64::from(h.source.last()) + u64::from(h.destination.last())));
     }
     // The addresses stand in the header and in the pseudo-header: once they count, once their complement.
     let Some(b) = p.read::<8>(l3) else { return NO_SUM };

@@ -145,7 +145,7 @@ fn is_allowed(settings: &Service, said: &Announcement) -> bool {
 #[inline(always)]
 fn rewrite<P: Packet>(p: &mut P, lines: &Lines, work: &Work, said: &Announcement, l4: usize, payload: usize) -> bool {
     let Work { headers: h, decision: d, .. } = work;
-    let vip = d.way.vip.0[3];
+    let vip = d.way.vip.last();
     if h.family != V4 {
         return false;
     }
@@ -155,7 +155,7 @@ fn rewrite<P: Packet>(p: &mut P, lines: &Lines, work: &Work, said: &Announcement
     let bracket = lines.bytes[said.first.wrapping_sub(1) as usize & (SEGMENT - 1)] == b'(';
     let new = passive::Text::numbers(vip, said.port, bracket);
     let before = said.last.wrapping_sub(said.first) + u32::from(bracket);
-    if said.address != h.source.0[3] || !passive::fits(said, &new, before) {
+    if said.address != h.source.last() || !passive::fits(said, &new, before) {
         return false;
     }
     let end = payload + said.last as usize;

@@ -132,7 +132,7 @@ pub fn remember<T: Tables>(
         Kind::Nothing => {}
         Kind::New => {
             let mut key = key(service, family, destination);
-            key.vip = Address([service, now, real, NOBODY]);
+            key.vip = Address::new([service, now, real, NOBODY]);
             let record = Record { real: NOBODY, service: NOBODY, state: 0, seen: now };
             flow::insert(t, control, CellTable::Localities, &key, &record, WhenFull::Evict);
         }
@@ -155,7 +155,14 @@ pub fn remember<T: Tables>(
 
 #[inline(always)]
 fn key(service: u32, family: u8, destination: &Address) -> Key {
-    Key { client: *destination, vip: Address([service, 0, 0, 0]), client_port: 0, vip_port: 0, protocol: 0, family }
+    Key {
+        client: *destination,
+        vip: Address::new([service, 0, 0, 0]),
+        client_port: 0,
+        vip_port: 0,
+        protocol: 0,
+        family,
+    }
 }
 
 #[inline(always)]
@@ -163,13 +170,13 @@ fn members(found: &Found) -> [u32; REPLICAS] {
     if !found.exists() {
         return [NOBODY; REPLICAS];
     }
-    let [_, _, a, b] = found.vip.0;
+    let [_, _, a, b] = found.vip.parts();
     [a, b, found.real, found.service, found.state as u32, (found.state >> 32) as u32]
 }
 
 #[inline(always)]
 fn modified(found: &Found) -> u32 {
-    found.vip.0[1]
+    found.vip.parts()[1]
 }
 
 /// If another processor writes at the same time, one of the two is not remembered.

@@ -15,7 +15,7 @@ pub const MAX_BITS: u8 = 20;
 /// `ip_vs_sh_hashkey`: of the address folded to 32 bits, and the port.
 #[inline(always)]
 pub fn slot(client: &Address, port: u16, bits: u8) -> u32 {
-    let [a, b, c, d] = client.0;
+    let [a, b, c, d] = client.parts();
     let folded = u32::from_be(a ^ b ^ c ^ d);
     hash::kernel_hash_32(folded.wrapping_add(u32::from(port)), u32::from(bits))
 }

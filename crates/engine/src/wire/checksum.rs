@@ -13,18 +13,18 @@ impl Change {
     /// A word of four bytes, in memory order.
     #[inline(always)]
     pub fn word(self, old: u32, new: u32) -> Self {
-        Self(self.0 + u64::from(!old) + u64::from(new))
+        Self(self.0 + u64::from(u32::MAX) - u64::from(old) + u64::from(new))
     }
 
     /// A word of two bytes, in memory order.
     #[inline(always)]
     pub fn half(self, old: u16, new: u16) -> Self {
-        Self(self.0 + u64::from(!old) + u64::from(new))
+        Self(self.0 + u64::from(u16::MAX) - u64::from(old) + u64::from(new))
     }
 
     #[inline(always)]
     pub fn address(self, old: &Address, new: &Address) -> Self {
-        let ([a, b, c, d], [p, q, r, s]) = (old.0, new.0);
+        let ([a, b, c, d], [p, q, r, s]) = (old.parts(), new.parts());
         self.word(a, p).word(b, q).word(c, r).word(d, s)
     }
 
@@ -49,8 +49,7 @@ impl Change {
     /// The change's sum in 32 bits, with end-around carry.
     #[inline(always)]
     pub fn sum(self) -> u32 {
-        let s = (self.0 & 0xffff_ffff) + (self.0 >> 32);
-        ((s & 0xffff_ffff) + (s >> 32)) as u32
+        (self.0.wrapping_add(self.0.rotate_right(32)) >> 32) as u32
     }
 
     /// The same change at an odd offset (RFC 1071 §2(B)).
@@ -73,14 +72,11 @@ impl Change {
     }
 }
 
-/// To 16 bits, with end-around carry.
+/// To 16 bits, with end-around carry: in a sum of a word and itself with its halves exchanged, the upper half has that of both.
 #[inline(always)]
 pub fn fold(sum: u64) -> u16 {
-    let s = (sum & 0xffff_ffff) + (sum >> 32);
-    let s = (s & 0xffff) + (s >> 16);
-    let s = (s & 0xffff) + (s >> 16);
-    let s = (s & 0xffff) + (s >> 16);
-    s as u16
+    let s = (sum.wrapping_add(sum.rotate_right(32)) >> 32) as u32;
+    (s.wrapping_add(s.rotate_right(16)) >> 16) as u16
 }
 
 #[cfg(test)]
@@ -93,7 +89,22 @@ mod tests {
         !fold(words.iter().map(|&w| u64::from(w)).sum())
     }
 
+    /// As RFC 1071 §4.1 does it.
+    fn fold_by_steps(mut sum: u64) -> u64 {
+        while sum >> 16 != 0 {
+            sum = (sum & 0xffff) + (sum >> 16);
+        }
+        sum
+    }
+
     proptest! {
+        #[test]
+        fn a_sum_is_folded_as_by_steps(sum: u64, few in 0u64..8, shift in 0u32..64) {
+            for sum in [sum, sum >> shift, few << shift, (few << shift).wrapping_sub(1)] {
+                prop_assert_eq!(u64::from(fold(sum)), fold_by_steps(sum));
+            }
+        }
+
         #[test]
         fn an_incremental_checksum_equals_the_full_one(
             words in proptest::collection::vec(any::<u32>(), 5..20), at in 0usize..5, new in any::<u32>(), rest in 1u32..,

@@ -32,8 +32,8 @@ pub fn v4(ip: &Ip) -> [u8; IPV4_HEADER] {
     b[6] = 0x40;
     b[8] = TTL;
     b[9] = ip.protocol;
-    put_word(&mut b, 12, ip.source.0[3]);
-    put_word(&mut b, 16, ip.destination.0[3]);
+    put_word(&mut b, 12, ip.source.last());
+    put_word(&mut b, 16, ip.destination.last());
     let sum = u64::from(word(&b, 0))
         + u64::from(word(&b, 4))
         + u64::from(word(&b, 8))
@@ -52,10 +52,11 @@ pub fn v6(ip: &Ip) -> [u8; IPV6_HEADER] {
     [b[4], b[5]] = ip.payload.to_be_bytes();
     b[6] = ip.protocol;
     b[7] = TTL;
+    let (source, destination) = (ip.source.parts(), ip.destination.parts());
     let mut i = 0;
     while i < 4 {
-        put_word(&mut b, 8 + 4 * i, ip.source.0[i]);
-        put_word(&mut b, 24 + 4 * i, ip.destination.0[i]);
+        put_word(&mut b, 8 + 4 * i, source[i]);
+        put_word(&mut b, 24 + 4 * i, destination[i]);
         i += 1;
     }
     b

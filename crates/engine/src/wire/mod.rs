@@ -119,8 +119,8 @@ fn ipv4<P: Packet>(p: &P, l3: usize) -> Result<Headers, Reason> {
         return Err(Reason::BadIpv4);
     }
     Ok(Headers {
-        source: Address([0, 0, 0, word(&b, 12)]),
-        destination: Address([0, 0, 0, word(&b, 16)]),
+        source: Address::of_last(word(&b, 12)),
+        destination: Address::of_last(word(&b, 16)),
         l3: l3 as u16,
         l4: (l3 + header) as u16,
         length,
@@ -139,20 +139,23 @@ fn ipv4<P: Packet>(p: &P, l3: usize) -> Result<Headers, Reason> {
 /// RFC 8200 §3.
 #[inline(always)]
 pub(crate) fn ipv6<P: Packet>(p: &P, l3: usize) -> Result<Headers, Reason> {
-    let Some(b) = p.read::<40>(l3) else { return Err(Reason::ShortIpv6) };
-    if b[0] >> 4 != 6 {
+    let Some(bytes) = p.read::<40>(l3) else { return Err(Reason::ShortIpv6) };
+    // Words, since LLVM for BPF takes apart what it is told of bytes.
+    let [first, addresses @ ..]: [[u8; 8]; 5] = zerocopy::transmute!(bytes);
+    let [a, b, c, d] = addresses.map(u64::from_ne_bytes);
+    if first[0] >> 4 != 6 {
         return Err(Reason::BadIpv6);
     }
     Ok(Headers {
-        source: Address([word(&b, 8), word(&b, 12), word(&b, 16), word(&b, 20)]),
-        destination: Address([word(&b, 24), word(&b, 28), word(&b, 32), word(&b, 36)]),
+        source: Address::of_words([a, b]),
+        destination: Address::of_words([c, d]),
         l3: l3 as u16,
         l4: (l3 + 40) as u16,
-        length: u32::from(u16::from_be_bytes([b[4], b[5]])) + 40,
+        length: u32::from(u16::from_be_bytes([first[4], first[5]])) + 40,
         family: V6,
-        protocol: b[6],
-        ttl: b[7],
-        tos: b[0] << 4 | b[1] >> 4,
+        protocol: first[6],
+        ttl: first[7],
+        tos: first[0] << 4 | first[1] >> 4,
         ..Headers::default()
     })
 }

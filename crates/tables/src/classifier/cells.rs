@@ -23,7 +23,7 @@ pub(super) trait Keyed: FromBytes + IntoBytes + Immutable + Default {
 
 impl Keyed for AddressCell {
     fn hash(&self, seed: u64) -> u32 {
-        hash::own_address(seed, &self.address, self.family)
+        hash::own_address(seed, &self.address)
     }
 
     fn is_free(&self) -> bool {
@@ -167,7 +167,7 @@ impl<T: Keyed> Cells<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use marca_engine::layout::{Address, Target, V4};
+    use marca_engine::layout::{Address, Target, V4, V6};
     use std::collections::BTreeMap;
 
     #[test]
@@ -175,7 +175,7 @@ mod tests {
         let table = Region::on_heap(64);
         let cells = Cells { table: &table, half: 0, mask: 63, seed: 7 };
         let cell = |number: u32| AddressCell {
-            address: Address([0, 0, 0, number]),
+            address: Address::of_last(number),
             destination: number,
             family: V4,
             ..AddressCell::default()
@@ -195,6 +195,40 @@ mod tests {
             let others = (1..=24).filter(|&number| number != gone);
             others.for_each(|number| assert!(cells.find(&cell(number)).is_some(), "{number} without {gone}"));
             assert!(cells.put(cell(gone)));
+        }
+    }
+
+    /// Addresses as people give them out, among four times as many cells.
+    #[test]
+    fn regular_addresses_find_room_near_their_homes() {
+        let v4 = |number: u32| (Address::v4((0x0a00_0000 + number).to_be_bytes()), V4);
+        let v6 = |high: u64, low: u64| {
+            let words = [0x2001_0db8_0000_0000 + high, low].map(u64::to_be_bytes);
+            (Address::v6(words.concat().try_into().unwrap()), V6)
+        };
+        type Numbered<'a> = &'a dyn Fn(u32) -> (Address, u8);
+        let kinds: [(&str, Numbered); 9] = [
+            ("one after the other", &v4),
+            ("every fourth", &|n| v4(4 * n)),
+            ("ten in each network of 16", &|n| v4(16 * (n / 10) + n % 10)),
+            ("one in each network of 256", &|n| v4(256 * n + 10)),
+            ("ten in each network of 256", &|n| v4(256 * (n / 10) + 10 + n % 10)),
+            ("one in each network of 65,536, of 256", &|n| v4((n % 256) << 16 | (n / 256) << 8 | 1)),
+            ("IPv6, one after the other", &|n| v6(0, n.into())),
+            ("IPv6, one in each network", &|n| v6(n.into(), 1)),
+            ("IPv6, by MAC addresses", &|n| v6(u64::from(n / 16), 0x5054_00ff_fe00_0000 + u64::from(n) * 4)),
+        ];
+        for (kind, address) in kinds {
+            for (count, seed) in [(16u32, 1), (250, 2), (2_500, 3), (65_536, 0x1234_5678_9abc_def0)] {
+                let mask = (4 * count).next_power_of_two() - 1;
+                let table = Region::on_heap(mask + 1);
+                let cells = Cells { table: &table, half: 0, mask, seed };
+                for number in 0..count {
+                    let (address, family) = address(number);
+                    let cell = AddressCell { address, destination: number + 1, family, ..AddressCell::default() };
+                    assert!(cells.settle(cell), "{kind}: {number} of {count}, seed {seed}");
+                }
+            }
         }
     }
 

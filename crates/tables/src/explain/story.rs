@@ -110,7 +110,7 @@ impl<'a> Story<'a> {
     fn source(&self, number: u32, port: u16) -> SocketAddr {
         let address = self.memory().sources.get(number).unwrap_or_default();
         // IPv4 addresses have the last word only, and no IPv6 address is among `::/96`.
-        let family = if address.0[..3] == [0; 3] { Family::V4 } else { Family::V6 };
+        let family = if matches!(address.parts(), [0, 0, 0, _]) { Family::V4 } else { Family::V6 };
         SocketAddr::new(ip(family_number(family), &address), port)
     }
 

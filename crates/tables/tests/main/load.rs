@@ -29,7 +29,7 @@ fn key(clients: Clients, number: u32) -> Key {
         Clients::Few => (0x0a00_0000 + number / 50_000, 10_000 + number % 50_000),
     };
     let (family, client) = match clients {
-        Clients::SixNeighbours => (V6, Address([0xb80d_0120, 0, 0, client.to_be()])),
+        Clients::SixNeighbours => (V6, Address::new([0xb80d_0120, 0, 0, client.to_be()])),
         _ => (V4, Address::v4(client.to_be_bytes())),
     };
     let vip = Address::v4([192, 0, 2, 10]);

@@ -130,7 +130,7 @@ proptest! {
     fn a_key_comes_back_from_its_words(
         client: [u32; 4], vip: [u32; 4], client_port: u16, vip_port: u16, protocol: u8, family: u8,
     ) {
-        let key = Key { client: Address(client), vip: Address(vip), client_port, vip_port, protocol, family };
+        let key = Key { client: Address::new(client), vip: Address::new(vip), client_port, vip_port, protocol, family };
         prop_assert_eq!(Key::from_words(key.words()), key);
     }
 }
