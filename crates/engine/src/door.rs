@@ -14,15 +14,17 @@
 use crate::classify::{self, Class, Outbound, Party, Unique};
 use crate::flow;
 use crate::forward::{self, Method, Sent, nat, tunnel};
-use crate::layout::{Address, Control, Door, Macs, Processor, Real, TCP, UDP, control_flags, limits, real_flags};
+use crate::layout::{Address, Control, Door, Macs, Processor, Real, control_flags, limits, real_flags};
+use crate::look::{self, Known};
 use crate::packet::Packet;
-use crate::path::{self, Known, Outcome, Turn};
+use crate::path::{Outcome, Turn};
+use crate::plain::Plain;
 use crate::reason::Reason;
 use crate::route;
 use crate::schedule;
-use crate::shortcut::{self, Plain};
+use crate::shortcut;
 use crate::tables::{CellTable, Tables};
-use crate::wire::{self, ETHERNET, ETHERTYPE_IPV6, FIN, Headers, RST, SYN};
+use crate::wire::Headers;
 
 /// What a door's address and port are to a packet; see [`Door::port`].
 #[derive(Clone, Copy)]
@@ -96,21 +98,6 @@ pub fn has_no_records(processor: &Processor, h: &Headers) -> bool {
 
 /// In [`Door::server_port`], above the port.
 const NO_RECORDS: u32 = 1 << 16;
-
-/// The headers of an IPv6 packet, if they are as most are: neither extensions nor tags, and one that opens and closes
-/// nothing.
-#[inline(always)]
-pub fn plain_v6<P: Packet>(p: &P) -> Option<Headers> {
-    if p.read::<2>(ETHERNET - 2)? != ETHERTYPE_IPV6.to_be_bytes() {
-        return None;
-    }
-    let mut h = wire::ipv6(p, ETHERNET).ok()?;
-    if !matches!(h.protocol, TCP | UDP) {
-        return None;
-    }
-    wire::transport(p, &mut h).ok()?;
-    if h.tcp_flags & (SYN | FIN | RST) == 0 { Some(h) } else { None }
-}
 
 /// Keeps what the classifier has said of a packet's port, if that is all there is to be said of any packet's.
 #[inline(always)]
@@ -195,7 +182,7 @@ fn find<'p>(processor: &'p Processor, control: &Control, h: &Headers, side: Side
 #[inline(always)]
 fn to_server<P: Packet, T: Tables>(p: &mut P, t: &T, arrived: &Arrived, class: &Class) -> Option<Turn> {
     let Arrived { h, control, processor, .. } = arrived;
-    let known = path::known(t, control, h, class, Some(&processor.foreseen))?;
+    let known = look::known(t, control, h, class, Some(&processor.foreseen))?;
     let real = t.real(known.real)?;
     let is_ready = real.flags & (real_flags::RESOLVED | real_flags::DOWN) == real_flags::RESOLVED;
     if !is_ready || known.source != 0 || h.ttl <= 1 || (real.mtu != 0 && h.length > u32::from(real.mtu)) {
@@ -231,7 +218,7 @@ fn to_server<P: Packet, T: Tables>(p: &mut P, t: &T, arrived: &Arrived, class: &
 #[inline(always)]
 fn to_client<P: Packet, T: Tables>(p: &mut P, t: &T, arrived: &Arrived, unique: Unique) -> Option<Turn> {
     let Arrived { h, control, processor, .. } = arrived;
-    let known = path::known_reply(t, control, h, Some(unique), Some(&processor.foreseen))?;
+    let known = look::known_reply(t, control, h, Some(unique), Some(&processor.foreseen))?;
     let next = route::copied(t, control, h.family, &h.destination)?;
     if h.ttl <= 1 {
         return None;

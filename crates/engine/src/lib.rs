@@ -20,8 +20,9 @@
 //! | overhear | [`ftp`] | the data connection that an FTP control connection announces |
 //! | answer | [`answer`] | the frame made into an answer to its sender, where it goes no further |
 //!
-//! [`path`] walks them, in stages: `fast` for the packets that need no record written, others for the rest. Packets of busy
-//! connections need not walk: see [`shortcut`]; and most others only half the way: see [`door`].
+//! [`path`] walks them, in stages: `fast` for the packets that need no record written, others for the rest; up to where a
+//! packet goes they [`look`] at it. [Plain](plain) packets of busy connections need not walk: see [`shortcut`]; and most others
+//! only half the way: see [`door`].
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -41,10 +42,12 @@ pub mod ftp;
 pub mod hash;
 pub mod icmp;
 pub mod layout;
+pub mod look;
 pub mod neighbour;
 pub mod packet;
 pub mod path;
 pub mod persist;
+pub mod plain;
 pub mod rate;
 pub mod reason;
 pub mod route;
