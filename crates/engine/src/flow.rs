@@ -49,10 +49,9 @@ impl Key {
 
     #[inline(always)]
     pub fn from_words(w: [u64; 5]) -> Self {
-        let address = |a: u64, b: u64| Address::of_words([a, b]);
         Self {
-            client: address(w[1], w[2]),
-            vip: address(w[3], w[4]),
+            client: Address::of_words([w[1], w[2]]),
+            vip: Address::of_words([w[3], w[4]]),
             client_port: w[0] as u16,
             vip_port: (w[0] >> VIP_PORT_SHIFT) as u16,
             protocol: (w[0] >> 32) as u8,
@@ -280,10 +279,9 @@ pub fn find<T: Tables, M: Match<T>>(t: &T, control: &Control, table: CellTable, 
     }
     let Some(cell) = t.cell(table, place) else { return Found::NOTHING };
     let owner = cell.owner.get();
-    let [a, b] = [cell.key[3].get(), cell.key[4].get()];
     let found = Found {
         index: place,
-        vip: Address::of_words([a, b]),
+        vip: Address::of_words([cell.key[3].get(), cell.key[4].get()]),
         vip_port: (cell.key[0].get() >> VIP_PORT_SHIFT) as u16,
         real: owner as u32,
         service: (owner >> 32) as u32,

@@ -113,8 +113,8 @@ pub fn find<T: Tables>(t: &T, control: &Control, h: &Headers, now: u32) -> Optio
     let to_client = way & TO_CLIENT != 0;
     t.note(Step::Fragment { real, to_client });
     // Ports are not rewritten where there are none.
-    let peer = Peer { is_there: way & FULL != 0, address: address(c, d), port: 0 };
-    let way = if to_client { Way::to_client(address(a, b), 0) } else { Way::to_server(0) };
+    let peer = Peer { is_there: way & FULL != 0, address: Address::of_words([c, d]), port: 0 };
+    let way = if to_client { Way::to_client(Address::of_words([a, b]), 0) } else { Way::to_server(0) };
     Some(Followed { real, way, peer })
 }
 
@@ -131,13 +131,7 @@ fn key(h: &Headers) -> [u64; 5] {
 #[inline(always)]
 fn hash(control: &Control, key: &[u64; 5]) -> u64 {
     let [a, b, c, d, e] = *key;
-    hash::address(hash::address(control.seed, &address(a, b), e), &address(c, d), 0)
-}
-
-/// From words in memory order.
-#[inline(always)]
-fn address(a: u64, b: u64) -> Address {
-    Address::of_words([a, b])
+    hash::address(hash::address(control.seed, &Address::of_words([a, b]), e), &Address::of_words([c, d]), 0)
 }
 
 /// The first record of a packet's bucket.

@@ -24,9 +24,9 @@ pub fn address(seed: u64, address: &Address, word: u64) -> u64 {
     step(h, h >> 29, K2)
 }
 
-/// Of an address of the configuration's own: no stranger chooses those, so it takes one multiplication less, and of IPv4 none
-/// for the first word. A product's last bits hang on a factor's last bits alone, its first ones on all of them: they become
-/// the last.
+/// Of an address of the configuration's own: no stranger chooses those, so two multiplications are enough for IPv4, and three
+/// for IPv6. A product's last bits depend on few of its factor's, its first ones on all of them: with the bytes exchanged
+/// the second product depends on all as well, where it is taken from.
 #[inline(always)]
 pub fn own_address(seed: u64, address: &Address) -> u32 {
     let [high, low] = address.words();

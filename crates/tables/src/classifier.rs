@@ -23,7 +23,10 @@ use std::net::IpAddr;
 /// What cannot be written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WriteError {
-    #[error("the {table} table has room for {capacity} entries and the configuration needs more")]
+    #[error(
+        "the {table} table of the running data plane, with places for {capacity} entries, has no room for this \
+         configuration: `marca stop --detach`, which ends its connections, and start again"
+    )]
     Full { table: &'static str, capacity: u32 },
     #[error("a mark rule names interface `{0}`, which this host does not have")]
     NoInterface(String),

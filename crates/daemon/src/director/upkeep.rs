@@ -99,8 +99,8 @@ impl Director {
             }
             wanted.asked.set(0);
             let family = wanted.family.get();
-            let [a, b] = [wanted.address[0].get(), wanted.address[1].get()];
-            let address = marca_engine::layout::Address::of_words([a, b]);
+            let words = [wanted.address[0].get(), wanted.address[1].get()];
+            let address = marca_engine::layout::Address::of_words(words);
             asked.push((wanted.interface.get(), classifier::ip(family as u8, &address)));
         }
         for (interface, address) in asked {

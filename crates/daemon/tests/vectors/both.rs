@@ -363,8 +363,7 @@ impl Both {
             [record.key[0].get(), record.key[1].get()] == [a, b] && record.key[4].get() as u32 == h.identification
         };
         let record = fragments.touched().into_iter().filter_map(|index| fragments.at(index)).find(is_of)?;
-        let [a, b] = [record.peer[0].get(), record.peer[1].get()];
-        Some(Address::of_words([a, b]))
+        Some(Address::of_words([record.peer[0].get(), record.peer[1].get()]))
     }
 
     /// A packet's way through the decapsulator.
