@@ -37,6 +37,33 @@ proptest! {
     }
 }
 
+/// Found by the property, which once took such an association for closed.
+#[test]
+fn an_association_that_has_not_begun_outlives_its_clients_shutdown() {
+    let mut simulation = Simulation::new(Setup {
+        scheduler: Scheduler::Rr,
+        persist: None,
+        nets: false,
+        stateless: false,
+        direct_routing: false,
+        ranges: false,
+        on_failure: OnFailure::Reset,
+        per_port: false,
+        start: 1000,
+    });
+    let shutdown = Op::Close { flow: 0, from_server: false, reset: false };
+    simulation.run(Op::Open { port: 4, client: 2, v6: true, finish: false, slow: false });
+    simulation.run(shutdown);
+    // Nothing is closed, hence nothing opened anew; the handshake goes on where it began, though the server is taken away.
+    simulation.run(Op::Toggle(0));
+    simulation.run(Op::Reopen(0));
+    simulation.run(Op::Finish(0));
+    simulation.run(shutdown);
+    simulation.run(Op::Reopen(0));
+    // Both SHUTDOWNs, the COOKIE ECHO, and the handshake of the association behind them.
+    assert_eq!(simulation.judged, 5);
+}
+
 /// `splitmix64` (Steele, Lea and Flood 2014): a run is its seed.
 struct Random(u64);
 

@@ -658,15 +658,19 @@ impl Simulation {
 
     fn close(&mut self, index: usize, from_server: bool, reset: bool) {
         let segment = if reset { Segment::Reset } else { Segment::Fin };
-        let direct = self.flows[index].state == State::Direct;
-        if direct || (from_server && !self.setup.direct_routing) {
+        let Flow { state, way, .. } = self.flows[index];
+        let direct = state == State::Direct;
+        let answers = direct || (from_server && !self.setup.direct_routing);
+        // A client's SHUTDOWN does not end an association that has not begun (`ip_vs_proto_sctp.c`, `sctp_states`).
+        let unbegun = way.protocol == 132 && state == State::HalfOpen && !answers;
+        if answers {
             self.answer(index, segment);
         } else {
             self.request(index, segment);
         }
         if direct {
             self.flows.swap_remove(index);
-        } else {
+        } else if !(unbegun && segment == Segment::Fin) {
             self.flows[index].state = State::Closed;
         }
     }
