@@ -8,7 +8,7 @@ pub use marca_atomic::{Word32, Word64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Of all layouts in this file: daemon and pinned tables must agree.
-pub const LAYOUT_VERSION: u32 = 14;
+pub const LAYOUT_VERSION: u32 = 15;
 
 /// Limits, each with its reason.
 pub mod limits {
@@ -51,6 +51,8 @@ pub mod limits {
     pub const SHORTCUTS: usize = 1 << 10;
     /// Doors of a processor (48 KiB); a power of two.
     pub const DOORS: usize = 1 << 10;
+    /// Clients to whom a processor remembers the next hop (10 KiB); a power of two.
+    pub const HOPS: usize = 1 << 8;
     /// Room for the counters of packets by reason; a power of two.
     pub const REASONS: usize = 64;
     /// Prefixes of copied routes: some thousands of VIPs among them. A router with more (a full Internet table has a
@@ -630,8 +632,9 @@ pub struct Processor {
     /// See [`crate::schedule::foresee`]: of the packet that is on its way.
     pub foreseen: Word64,
     pub doors: [Door; limits::DOORS],
+    pub hops: [Hop; limits::HOPS],
 }
-const _: () = assert!(size_of::<Processor>() == 8 + 64 * 8 + 40 + 8 + 1024 * (104 + 48));
+const _: () = assert!(size_of::<Processor>() == 8 + 64 * 8 + 40 + 8 + 1024 * (104 + 48) + 256 * 40);
 
 impl Processor {
     /// Counts a packet.
@@ -661,6 +664,19 @@ pub struct Door {
     pub server_port: Word32,
 }
 const _: () = assert!(size_of::<Door>() == 48);
+
+/// What the copied routes say of an address. See [`crate::route`].
+#[repr(C, align(8))]
+#[derive(Debug, Default)]
+pub struct Hop {
+    pub address: [Word64; 2],
+    /// Its family, and [`Processor::generation`] above. 0: of no address.
+    pub foundation: Word64,
+    /// As in [`NextHop`].
+    pub interface: Word32,
+    pub macs: [Word32; 3],
+}
+const _: () = assert!(size_of::<Hop>() == 40);
 
 /// What becomes of one connection's packets in one direction. See [`crate::shortcut`].
 #[repr(C, align(8))]

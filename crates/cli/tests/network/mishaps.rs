@@ -1,8 +1,11 @@
-//! What befalls a director's host: interfaces that go and return, a disk that is full, a clock that jumps.
+//! What befalls a director's host: interfaces that go and return, a neighbour that moves, a disk that is full, a clock that
+//! jumps.
 
-use crate::site::{Site, host, wait_until};
-use marca_testkit::topology::{Namespace, OUT, VIPS};
+use crate::site::{ECHO, Site, host, wait_until};
+use marca_testkit::topology::{ETH0, Namespace, OUT, VIPS};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
 use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -62,6 +65,32 @@ impl Drop for Disk {
         umount2(&self.0, MntFlags::MNT_DETACH).unwrap();
         fs::remove_dir(&self.0).unwrap();
     }
+}
+
+#[test]
+fn replies_follow_a_client_that_gets_another_mac_address() {
+    // Each processor remembers for itself: with all of it on one, each packet meets what the last one has left.
+    let mut first = CpuSet::new();
+    first.set(0).unwrap();
+    sched_setaffinity(Pid::from_raw(0), &first).unwrap();
+    let mut site = Site::routed("moving", 1);
+    let _web1 = site.serve();
+    let [v4, v6] = VIPS[0].both();
+    let servers = site.servers("shop");
+    let service = format!("[service.shop]\nvip = ['{v4}', '{v6}']\nports = ['tcp/{ECHO}']\nscheduler = 'maglev'\n");
+    site.run(&format!("{}{service}{servers}", site.router()));
+    let mut sessions = std::iter::zip(site.net.client_address(0).both(), [v4, v6])
+        .map(|(from, vip)| site.session(from, vip))
+        .collect::<Vec<_>>();
+    for last in [0x91, 0x92] {
+        // For so long that the daemon has copied the neighbours anew, and it is remembered what is in the copy.
+        for _ in 0..10 {
+            sessions.iter_mut().for_each(|session| assert_eq!(session.say("here").unwrap(), "web1"));
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        site.net.client().ip(&[format!("link set {ETH0} address 02:00:00:00:00:{last:x}")]).unwrap();
+    }
+    sessions.iter_mut().for_each(|session| assert_eq!(session.say("there").unwrap(), "web1"));
 }
 
 #[test]

@@ -164,9 +164,10 @@ impl Maps {
         Ok(())
     }
 
-    /// Makes the copied routes these. To be called while packets do not use them.
+    /// Makes the copied routes these. To be called while packets do not use them; what they remember of others is outdated.
     pub fn write_next_hops(&mut self, wanted: &BTreeMap<IpNet, Option<NextHop>>) -> Result<(), DataPlaneError> {
         let failed = |cause| DataPlaneError::Map { doing: "write the copied routes".into(), cause };
+        let is_new = self.next_hops.is_empty() || self.next_hops != *wanted;
         if self.next_hops.is_empty() {
             // Another daemon's, or none.
             let stale: Vec<Key<[u32; 6]>> = self.routes.keys().filter_map(Result::ok).collect();
@@ -178,6 +179,9 @@ impl Maps {
         for (net, hop) in wanted.iter().filter(|(net, hop)| self.next_hops.get(net) != Some(hop)) {
             let value = Words(zerocopy::transmute!(hop.unwrap_or_default()));
             self.routes.insert(&route_key(net), value, 0).map_err(failed)?;
+        }
+        if is_new {
+            self.memory.outdate_shortcuts();
         }
         self.next_hops.clone_from(wanted);
         Ok(())
