@@ -1,4 +1,5 @@
-//! The measurement: all cases in turn, round after round, so that a disturbance hits all alike.
+//! The measurement: all cases in turn, round after round, so that a disturbance hits all alike; and the yardstick right before
+//! each of them, since a shared host's processor changes its speed within a round.
 
 use super::Packet;
 use super::cases::{Case, FLOWS, Scheduler, Traffic, Way};
@@ -34,28 +35,41 @@ pub fn run(options: &Packet) -> Result<()> {
         }
     }
     let vip = frame::build("ip4 10.32.0.0 > 192.0.2.10 / tcp 4000 > 80 A / data 10")?;
-    let plain = Template::new(&vip, 1, 26)?;
-    let (mut lookup, mut empty) = (Vec::new(), Vec::new());
+    let mut yardstick = Yardstick { template: Template::new(&vip, 1, 26)?, empty: Vec::new(), lookup: Vec::new() };
     for round in 0..=options.rounds {
         eprint!("\rround {round} of {}", options.rounds);
-        let base = stand.measure_own(Own::Empty, &plain, REPEAT * 4)?;
-        let unit = stand.measure_own(Own::Lookup, &plain, REPEAT * 4)? - base;
         for subject in &mut subjects {
-            subject.measure(&mut stand, &worlds)?;
+            let unit = yardstick.measure(&mut stand)?;
+            subject.measure(&mut stand, &worlds, unit)?;
         }
         // The first round warms up.
         if round == 0 {
-            subjects.iter_mut().for_each(|subject| subject.measured.net_ns.clear());
-        } else {
-            lookup.push(unit);
-            empty.push(base);
+            subjects.iter_mut().for_each(|subject| subject.measured.clear());
+            (yardstick.empty, yardstick.lookup) = (Vec::new(), Vec::new());
         }
     }
     eprintln!("\r");
     let order: Vec<Case> = Case::all();
     let mut measured: Vec<Measured> = subjects.into_iter().map(|subject| subject.measured).collect();
     measured.sort_by_key(|m| order.iter().position(|case| *case == m.case));
-    report::print(&measured, &lookup, &empty, options.json)
+    report::print(&measured, &yardstick.lookup, &yardstick.empty, options.json)
+}
+
+/// One lookup, and what is taken off from each measurement.
+struct Yardstick {
+    template: Template,
+    empty: Vec<f64>,
+    lookup: Vec<f64>,
+}
+
+impl Yardstick {
+    fn measure(&mut self, stand: &mut Stand) -> Result<f64> {
+        let base = stand.measure_own(Own::Empty, &self.template, REPEAT)?;
+        let unit = stand.measure_own(Own::Lookup, &self.template, REPEAT)? - base;
+        self.empty.push(base);
+        self.lookup.push(unit);
+        Ok(unit)
+    }
 }
 
 fn wanted(options: &Packet) -> Vec<Case> {
@@ -103,10 +117,11 @@ impl Subject {
     fn new(case: Case, number: usize, world: Option<usize>, program: ProgramFd) -> Result<Self> {
         let (text, at) = case.frame(number);
         let template = Template::new(&frame::build(&text)?, case.flows, at)?;
-        Ok(Self { measured: Measured { case, net_ns: Vec::new() }, template, world, program })
+        Ok(Self { measured: Measured::new(case), template, world, program })
     }
 
-    fn measure(&mut self, stand: &mut Stand, worlds: &[World]) -> Result<()> {
+    /// `unit`: what a lookup costs just now.
+    fn measure(&mut self, stand: &mut Stand, worlds: &[World], unit: f64) -> Result<()> {
         let case = self.measured.case;
         let maps = self.world.map(|index| &worlds[index].maps);
         let count = || maps.map(|maps| maps.reasons()[case.reason() as usize].1);
@@ -125,6 +140,7 @@ impl Subject {
             );
         }
         self.measured.net_ns.push(gross - base);
+        self.measured.lookups.push((gross - base) / unit);
         Ok(())
     }
 }

@@ -3,15 +3,26 @@
 use super::cases::{Case, Target};
 use anyhow::Result;
 
-/// A case and its cost in each round, nanoseconds a packet without the stand's own.
+/// A case and its cost in each round, a packet's without the stand's own: in nanoseconds, and in lookups as they were then.
 pub struct Measured {
     pub case: Case,
     pub net_ns: Vec<f64>,
+    pub lookups: Vec<f64>,
+}
+
+impl Measured {
+    pub fn new(case: Case) -> Self {
+        Self { case, net_ns: Vec::new(), lookups: Vec::new() }
+    }
+
+    pub fn clear(&mut self) {
+        *self = Self::new(self.case);
+    }
 }
 
 pub fn print(measured: &[Measured], lookup: &[f64], empty: &[f64], json: bool) -> Result<()> {
     let unit = median(lookup);
-    let rows: Vec<Row> = measured.iter().map(|m| Row::new(m, measured, unit)).collect();
+    let rows: Vec<Row> = measured.iter().map(|m| Row::new(m, measured)).collect();
     if json {
         let mut array =
             vec![serde_json::json!({ "case": "lookup", "flows": 1, "net_ns": round(unit, 1), "ratio": 1.0 })];
@@ -44,11 +55,10 @@ struct Row {
 }
 
 impl Row {
-    fn new(m: &Measured, all: &[Measured], unit: f64) -> Self {
-        let net_ns = median(&m.net_ns);
+    fn new(m: &Measured, all: &[Measured]) -> Self {
+        let (net_ns, ratio) = (median(&m.net_ns), median(&m.lookups));
         let one = all.iter().find(|other| other.case == Case { flows: 1, ..m.case });
-        let of_one_flow = one.map(|one| net_ns / median(&one.net_ns));
-        let ratio = net_ns / unit;
+        let of_one_flow = one.map(|one| ratio / median(&one.lookups));
         let target = m.case.target();
         let met = match target {
             Target::Lookups(limit) => Some(ratio <= limit),
