@@ -4,7 +4,7 @@
 use crate::site::{ECHO, Site, host, wait_until};
 use marca_testkit::topology::{ETH0, Namespace, OUT, VIPS};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sched::{CpuSet, sched_getcpu, sched_setaffinity};
 use nix::unistd::Pid;
 use std::fs;
 use std::path::PathBuf;
@@ -70,9 +70,9 @@ impl Drop for Disk {
 #[test]
 fn replies_follow_a_client_that_gets_another_mac_address() {
     // Each processor remembers for itself: with all of it on one, each packet meets what the last one has left.
-    let mut first = CpuSet::new();
-    first.set(0).unwrap();
-    sched_setaffinity(Pid::from_raw(0), &first).unwrap();
+    let mut this = CpuSet::new();
+    this.set(sched_getcpu().unwrap()).unwrap();
+    sched_setaffinity(Pid::from_raw(0), &this).unwrap();
     let mut site = Site::routed("moving", 1);
     let _web1 = site.serve();
     let [v4, v6] = VIPS[0].both();
