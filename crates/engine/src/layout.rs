@@ -623,7 +623,7 @@ const _: () = assert!(size_of::<Fragment>() == 88);
 #[derive(Debug)]
 pub struct Processor {
     pub shortcuts: [Shortcut; limits::SHORTCUTS],
-    /// How many times anything has been written on which shortcuts rest; see [`crate::shortcut`].
+    /// How many times anything has been written on which shortcuts, doors or hops rest; see [`crate::shortcut`].
     pub generation: Word32,
     pub spare: Word32,
     /// Packets by reason.

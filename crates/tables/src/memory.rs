@@ -215,7 +215,8 @@ impl Memory {
         self.control.set(0, &Control { fragment_ticks: ticks, ..self.control() });
     }
 
-    /// Nobody takes a shortcut any more that rests on what has been written before.
+    /// No packet takes a shortcut any more, goes through a door or by a remembered next hop, that rests on what has been
+    /// written before.
     pub fn outdate_shortcuts(&self) {
         for processor in (0..self.processors.len()).filter_map(|number| self.processors.at(number)) {
             processor.generation.add(1);
