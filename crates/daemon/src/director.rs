@@ -31,6 +31,7 @@ use crate::linux::sysctl::SysctlError;
 use crate::overrides::Overrides;
 use crate::place::{Place, PlaceError, State};
 use crate::routes::Routes;
+use crate::settling::Settling;
 use crate::standings::Standings;
 use crate::status::RunningConfig;
 use crate::vips::Announcements;
@@ -132,9 +133,9 @@ pub struct Director {
     /// When gateways were last made sure of.
     refreshed: Instant,
     classifier: Classifier,
-    /// What it was written from, and when it was last switched.
+    /// What it was written from.
     classified: Classified,
-    switched: Instant,
+    settling: Settling,
     /// The interfaces as they were when last looked at; none after a change of the network. With thousands of VIPs on
     /// them a look takes longer than a reload.
     interfaces: Vec<Interface>,

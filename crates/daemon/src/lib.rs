@@ -13,6 +13,7 @@
 //! | [`explain`] | where a packet would go, by a running director's tables |
 //! | [`extras`] | what of the data plane few configurations need |
 //! | [`hops`] | the way to each real server: interface, MAC addresses, tunnel source |
+//! | `settling` | packets that were on their way when the tables changed |
 //! | [`vips`] | VIPs on the outside interfaces, and their announcements |
 //! | [`forwarding`] | the sysctls that routing replies needs |
 //! | [`prefixes`] | the longest of many prefixes |
@@ -42,6 +43,7 @@ pub mod place;
 pub mod prefixes;
 pub mod routes;
 pub mod run;
+mod settling;
 pub mod standings;
 pub mod status;
 pub mod steps;

@@ -73,14 +73,14 @@ pub struct NoRoom {
     count: u32,
 }
 
-/// Writes every service of the plan that differs from what is in force, one after the other.
+/// Writes every service of the plan that differs from what is in force, one after the other, while no packet is on its way.
 ///
 /// # Errors
 /// Nothing has changed.
 pub fn write(memory: &Memory, plan: &Plan, ids: &Ids, clock: Clock) -> Result<(), NoRoom> {
     let prepared = Prepared::new(memory, plan, None, ids, clock)?;
     prepared.write_reals(memory);
-    prepared.switch(memory);
+    prepared.switch(memory).follow(memory);
     end_leaving(memory, ids);
     Ok(())
 }
@@ -90,6 +90,9 @@ pub fn write(memory: &Memory, plan: &Plan, ids: &Ids, clock: Clock) -> Result<()
 /// A running director does it in this order: [`write_reals`](Self::write_reals), the ways to those that are new,
 /// [`switch`](Self::switch), the classifier, [`end_leaving`]. No packet meets a real server without a way then, nor a
 /// service that is gone.
+///
+/// A packet that was on its way before the switch may look on where its service was before. That is written again by the next
+/// change, which must not begin before all such packets are gone.
 pub struct Prepared<'p> {
     changes: Vec<Changed<'p>>,
     leaving: Vec<u32>,
@@ -171,12 +174,13 @@ impl<'p> Prepared<'p> {
     }
 
     /// Puts the services in force, one after the other, each by one store.
-    pub fn switch(&self, memory: &Memory) {
-        self.switch_each(memory, || {});
+    pub fn switch(&self, memory: &Memory) -> Left {
+        self.switch_each(memory, || {})
     }
 
     /// The same, and says after each of them that it is.
-    pub fn switch_each(&self, memory: &Memory, done: impl Fn()) {
+    pub fn switch_each(&self, memory: &Memory, done: impl Fn()) -> Left {
+        let mut left = Left::default();
         for (number, address) in &self.sources {
             memory.sources.set(*number, address);
         }
@@ -188,6 +192,9 @@ impl<'p> Prepared<'p> {
             }
             if let Some(slots) = slots {
                 write_slots(memory, slots, &old, new);
+                if same_mapping(&old, new) {
+                    left.0.push(Moved { from: old.slots, to: new.slots, len: new.slots_len });
+                }
             }
             if *new != old {
                 switch(memory, *number, cell, *new);
@@ -201,6 +208,45 @@ impl<'p> Prepared<'p> {
             }
         }
         memory.outdate_shortcuts();
+        left
+    }
+}
+
+/// Places that services have left. Packets that were on their way have told slots there to ask records, perhaps when
+/// they had been copied already.
+#[derive(Debug, Default)]
+#[must_use = "slots that have moved are told what their former selves were"]
+pub struct Left(Vec<Moved>);
+
+/// Slots, where they were and where they are.
+#[derive(Debug)]
+struct Moved {
+    from: u32,
+    to: u32,
+    len: u32,
+}
+
+impl Left {
+    /// Has slots do what their former selves were told. To be called when all packets are gone that were on their way
+    /// before the switch, and in the same pass of the sweep: so long the watch filter has the packets of new connections
+    /// ask their records.
+    pub fn follow(self, memory: &Memory) {
+        let mut any = false;
+        for Moved { from, to, len } in self.0 {
+            for number in 0..len {
+                let (Some(old), Some(new)) = (memory.slots.at(from + number), memory.slots.at(to + number)) else {
+                    break;
+                };
+                let told = old.get() & (slot_bits::CONSULT | slot_bits::FRESH);
+                if new.get() & told != told {
+                    new.or(told);
+                    any = true;
+                }
+            }
+        }
+        if any {
+            memory.outdate_shortcuts();
+        }
     }
 }
 

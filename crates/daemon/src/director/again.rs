@@ -5,8 +5,9 @@ use super::{Classified, Director, DirectorError};
 use crate::forwarding;
 use crate::linux::attach::Wish;
 use crate::linux::network::Interface;
+use crate::settling::Settling;
 use crate::vips::{self, Announcements};
-use marca_tables::classifier;
+use marca_tables::services::Left;
 use std::time::Instant;
 
 impl Director {
@@ -43,9 +44,12 @@ impl Director {
             classified.interfaces.entry(name.clone()).or_insert(*index);
         }
         let maps = &mut self.plane.maps;
-        let half = classifier::write(&maps.memory, &self.plan, &self.state.ids, &classified.interfaces)?;
+        self.settling.finish(&maps.memory);
+        let (ids, interfaces) = (&self.state.ids, &classified.interfaces);
+        let half = self.classifier.write(&maps.memory, &self.plan, ids, interfaces, None)?;
         maps.write_prefixes(half.half, &half.prefixes)?;
-        classifier::switch(&maps.memory, &half);
+        self.classifier.switch(&maps.memory, half);
+        self.settling = Settling::of(Left::default());
         self.classified = classified;
         Ok(())
     }

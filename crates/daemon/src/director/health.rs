@@ -6,6 +6,7 @@ use crate::checkers::probe::passage::Ground;
 use crate::checkers::{Report, health};
 use crate::linux::data_plane::{DataPlaneError, Maps, since_boot};
 use crate::place::PlaceError;
+use crate::settling::Settling;
 use crate::standings::{Health, Meant, Standings, Strength};
 use marca_config::model::BelowQuorum;
 use marca_config::plan::{Difference, Family, Plan, ServicePlan, Standing};
@@ -166,9 +167,10 @@ impl Director {
                 Arc::make_mut(&mut plan).services[index] = service;
             }
         }
+        self.settling.finish(memory);
         let prepared = Prepared::new(memory, &plan, Some(&difference), ids, self.plane.clock)?;
         prepared.write_reals(memory);
-        prepared.switch(memory);
+        self.settling = Settling::of(prepared.switch(memory));
         drop(prepared);
         let changed = difference.changed.iter().map(|&(_, index)| (&self.plan.services[index], &plan.services[index]));
         let gone: HashSet<u32> = changed.flat_map(|(before, service)| gone(ids, before, service)).collect();

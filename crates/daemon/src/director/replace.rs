@@ -9,6 +9,7 @@ use crate::extras::Extras;
 use crate::linux::attach::Wish;
 use crate::linux::data_plane::since_boot;
 use crate::linux::network::Interface;
+use crate::settling::Settling;
 use crate::steps::{self, Phase, Step, Way};
 use marca_config::model::{Config, Limits, Metrics};
 use marca_config::plan::{Difference, Plan};
@@ -171,8 +172,9 @@ impl Director {
         interfaces: &[Interface],
         (renumbered, unknown): (&Renumbered, &[usize]),
     ) -> Result<(), DirectorError> {
-        let Self { plane, state, place, network, hops, classifier, .. } = self;
+        let Self { plane, state, place, network, hops, classifier, settling, .. } = self;
         let ids = &state.ids;
+        settling.finish(&plane.maps.memory);
         plane.extend(Extras::of(&wanted.plan))?;
         let prepared = Prepared::new(&plane.maps.memory, &wanted.plan, Some(difference), ids, plane.clock)?;
         let classified = Classified::of(&plane.maps.memory, ids, interfaces);
@@ -210,14 +212,15 @@ impl Director {
         steps::taken(Step::Hops);
         self.wait_for_neighbours(NEIGHBOUR_PATIENCE_OF_RELOADS, &silent).await;
         let memory = &self.plane.maps.memory;
-        prepared.switch_each(memory, || steps::taken(Step::Service));
+        let left = prepared.switch_each(memory, || steps::taken(Step::Service));
         if let Some(half) = half {
             self.classifier.switch(memory, half);
             steps::taken(Step::Classifier);
-            (self.classified, self.switched) = (classified, Instant::now());
+            self.classified = classified;
         }
         services::end_leaving(memory, &self.state.ids);
         steps::taken(Step::Leaving);
+        self.settling = Settling::of(left);
         Ok(())
     }
 }

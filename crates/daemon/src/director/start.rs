@@ -12,6 +12,7 @@ use crate::linux::network::{Interface, Network};
 use crate::overrides::Overrides;
 use crate::place::Place;
 use crate::routes::Routes;
+use crate::settling::Settling;
 use crate::standings::Standings;
 use crate::steps::{self, Phase, Step, Way};
 use crate::vips;
@@ -20,7 +21,7 @@ use marca_config::plan::{Plan, ServicePlan};
 use marca_tables::classifier::Classifier;
 use marca_tables::ids::Ids;
 use marca_tables::memory::Capacity;
-use marca_tables::services::{self, Prepared};
+use marca_tables::services::{self, Left, Prepared};
 use marca_tables::sweep::{RESET_SECONDS, Sweep};
 use std::collections::BTreeSet;
 use std::io;
@@ -97,7 +98,8 @@ impl Director {
             refreshed: Instant::now(),
             classifier: Classifier::default(),
             classified: Classified::default(),
-            switched: Instant::now(),
+            // Another daemon may have changed them.
+            settling: Settling::of(Left::default()),
             interfaces: Vec::new(),
             save_again: None,
         };
@@ -126,8 +128,9 @@ impl Director {
 
     /// Tables first for what packets meet last: real servers, services, then the classifier that leads to them.
     pub(super) async fn write(&mut self, interfaces: &[Interface]) -> Result<(), DirectorError> {
-        let Self { plane, state, plan, classifier, .. } = self;
+        let Self { plane, state, plan, classifier, settling, .. } = self;
         let plan = Arc::clone(plan);
+        settling.finish(&plane.maps.memory);
         let prepared = Prepared::new(&plane.maps.memory, &plan, None, &state.ids, plane.clock)?;
         let classified = Classified::of(&plane.maps.memory, &state.ids, interfaces);
         let half = classifier.write(&plane.maps.memory, &plan, &state.ids, &classified.interfaces, None)?;
@@ -142,12 +145,13 @@ impl Director {
         steps::taken(Step::Hops);
         self.wait_for_neighbours(NEIGHBOUR_PATIENCE, &BTreeSet::new()).await;
         let memory = &self.plane.maps.memory;
-        prepared.switch_each(memory, || steps::taken(Step::Service));
+        let left = prepared.switch_each(memory, || steps::taken(Step::Service));
         self.classifier.switch(memory, half);
         steps::taken(Step::Classifier);
         services::end_leaving(memory, &self.state.ids);
         steps::taken(Step::Leaving);
-        (self.classified, self.switched) = (classified, Instant::now());
+        self.classified = classified;
+        self.settling = Settling::of(left);
         Ok(())
     }
 

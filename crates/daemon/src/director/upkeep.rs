@@ -4,10 +4,12 @@ use super::{Director, DirectorError, TICK};
 use crate::hops::{self, Hops};
 use crate::linux::data_plane::since_boot;
 use crate::linux::network::Change;
+use crate::settling::Settling;
 use marca_config::plan::Touched;
 use marca_tables::classifier;
 use marca_tables::ids::IdKind;
 use marca_tables::memory::Memory;
+use marca_tables::services::Left;
 use std::time::{Duration, Instant};
 
 impl Director {
@@ -45,7 +47,7 @@ impl Director {
         if self.save_again.is_some_and(|at| at <= now) {
             self.save_again();
         }
-        if now.saturating_duration_since(self.switched) > TICK {
+        if self.settling.is_over(&self.plane.maps.memory) {
             self.classifier.catch_up(&self.plane.maps.memory, &self.plan, &self.state.ids, CATCH_UP);
         }
         if self.look_again.is_some_and(|at| at <= now) {
@@ -141,10 +143,12 @@ impl Director {
             return Ok(());
         }
         let (ids, interfaces, none) = (&self.state.ids, &self.classified.interfaces, Touched::default());
+        self.settling.finish(&maps.memory);
         let half = self.classifier.write(&maps.memory, &self.plan, ids, interfaces, Some(&none))?;
         maps.write_prefixes(half.half, &half.prefixes)?;
         self.classifier.switch(&maps.memory, half);
-        (self.classified.leaving, self.switched) = (leaving, Instant::now());
+        self.settling = Settling::of(Left::default());
+        self.classified.leaving = leaving;
         Ok(())
     }
 }

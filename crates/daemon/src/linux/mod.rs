@@ -17,6 +17,7 @@
 //! | [`attach`] | how the programs come to interfaces: native and generic XDP, or TC |
 //! | [`tc`] | attachments to TC |
 //! | [`decap`] | the decapsulator on a real server |
+//! | [`grace`] | `membarrier`: packets that are on their way |
 //! | [`mod@file`] | inotify: changes of one file |
 //! | [`peer`] | who is at the other end of a Unix socket |
 //! | [`systemd`] | the service manager's socket |
@@ -28,6 +29,7 @@ pub mod data_plane;
 pub mod decap;
 pub mod features;
 pub mod file;
+pub mod grace;
 pub(crate) mod link;
 pub mod network;
 mod object;

@@ -8,7 +8,7 @@ use marca_engine::tables::{CellTable, Route, Tables};
 use marca_engine::{Action, Outcome, Reason, flow};
 use marca_tables::classifier::Classifier;
 use marca_tables::ids::{IdKind, Ids};
-use marca_tables::services::{self, Clock, Hop, Prepared};
+use marca_tables::services::{self, Clock, Hop, Left, Prepared};
 use marca_tables::sweep::{Sweep, forget_clients};
 use marca_tables::{Capacity, Frame, Memory, Region, View, classifier};
 use std::collections::{BTreeSet, HashMap};
@@ -34,7 +34,9 @@ pub struct Director {
     /// Ticks.
     pub now: u32,
     classifier: Classifier,
-    /// What it was written from, beside the plan.
+    /// What awaits the packets that were on their way at the last change.
+    left: Left,
+    /// What the classifier was written from, beside the plan.
     leaving: BTreeSet<IpAddr>,
     applied: u32,
 }
@@ -69,8 +71,8 @@ impl Director {
         let sweep = Sweep::new(10 * SECOND);
         let memory = Memory::on_heap(capacity, 0x5eed);
         memory.set_fragment_ticks(5 * SECOND);
-        let (ids, plan, classifier, leaving, failed, closed) = Default::default();
-        Self { memory, ids, plan, sweep, failed, closed, now: 1000, classifier, leaving, applied: 0 }
+        let (ids, plan, classifier, left, leaving, failed, closed) = Default::default();
+        Self { memory, ids, plan, sweep, failed, closed, now: 1000, classifier, left, leaving, applied: 0 }
     }
 
     pub fn with(capacity: Capacity, config: &Config) -> Self {
@@ -143,6 +145,7 @@ impl Director {
 
     /// In the daemon's order.
     fn write(&mut self, plan: Plan, difference: Option<&Difference>) {
+        self.settle();
         let prepared = Prepared::new(&self.memory, &plan, difference, &self.ids, CLOCK).unwrap();
         let leaving = classifier::leaving(&self.memory, &self.ids);
         let touched = difference.map(|difference| &difference.classifier);
@@ -162,13 +165,32 @@ impl Director {
                 services::set_hop(&self.memory, index, &hop(real.address));
             }
         }
-        prepared.switch(&self.memory);
+        self.left = prepared.switch(&self.memory);
         half.into_iter().for_each(|half| self.classifier.switch(&self.memory, half));
         services::end_leaving(&self.memory, &self.ids);
         // Sometimes the next change is sooner.
         let Self { classifier, memory, ids, .. } = self;
         classifier.catch_up(memory, &plan, ids, memory.control().written as usize % 4 * 3);
         self.plan = plan;
+    }
+
+    /// The packets are gone that were on their way at the last change.
+    fn settle(&mut self) {
+        std::mem::take(&mut self.left).follow(&self.memory);
+    }
+
+    /// What packets do that were on their way at the last change of a service.
+    pub fn before_the_change<R>(&self, service: &str, family: Family, packets: impl FnOnce() -> R) -> R {
+        let number = self.ids.service(service, family).unwrap();
+        let turn = || {
+            let mut cell = self.memory.services.get(number).unwrap();
+            cell.current ^= 1;
+            self.memory.services.set(number, &cell);
+        };
+        turn();
+        let done = packets();
+        turn();
+        done
     }
 
     /// The same real servers under the same plan and numbers, whose classifier is written as a whole.
@@ -288,6 +310,7 @@ impl Director {
 
     /// A whole pass of the sweep, begun anew.
     pub fn pass(&mut self) {
+        self.settle();
         while !self.sweep.step(&self.memory, self.now, u32::MAX).1 {}
     }
 

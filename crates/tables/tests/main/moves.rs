@@ -7,6 +7,7 @@ use crate::configuration::{
 use crate::director::{Director, SECOND, SMALL, Seen};
 use crate::packet::{Segment, Way};
 use marca_config::model::{Forward, MemberPort, Protocol, Scheduler, Service, Timeouts, Udp};
+use marca_config::plan::Family;
 use marca_engine::Reason;
 use marca_engine::layout::state_bits;
 use marca_engine::tables::CellTable;
@@ -296,6 +297,35 @@ fn a_slow_connection_of_a_table_survives_every_later_change_of_its_slot() {
         if round % 11 == 5 {
             director.sweep = marca_tables::sweep::Sweep::new(10 * SECOND);
         }
+    }
+}
+
+#[test]
+fn a_connection_that_began_on_another_slots_place_is_found_by_its_slot() {
+    let weights = |a, b, c| {
+        let mut shop = shop(Scheduler::Maglev, &[tcp(80)], &[(1, a), (2, b), (3, c)]);
+        shop.persistence = persist(3600);
+        config([shop])
+    };
+    let mut director = Director::with(SMALL, &weights(1, 1, 1));
+    let first = open_many(&director);
+    director.replace(&weights(1, 1, 2));
+    // Clients stay where they are by their templates; no slot asks any more.
+    for (way, (address, port)) in &first {
+        assert_eq!(director.request(way, Segment::Reset), Seen::Server(*address, *port));
+    }
+    director.wait(Duration::from_secs(15));
+    // Some slot must be another one's for the service to move its table.
+    director.replace(&weights(1, 2, 2));
+    let again = |way: &Way| Way { from: (way.from.0, 50_000), ..*way };
+    let connections = director.before_the_change("shop", Family::V4, || {
+        let connections = first.iter().map(|(way, server)| (again(way), *server));
+        connections.inspect(|(way, server)| assert_eq!(open(&director, way), *server)).collect::<Vec<_>>()
+    });
+    check(&director, &connections);
+    for _ in 0..10 {
+        director.wait(Duration::from_secs(2));
+        check(&director, &connections);
     }
 }
 

@@ -128,7 +128,7 @@ proptest! {
         let prepared: Result<Prepared, NoRoom> = Prepared::new(&director.memory, &plan, Some(&difference), &ids, CLOCK);
         prop_assert!(words(&director.memory) == before);
         if let Ok(prepared) = prepared {
-            prepared.switch(&director.memory);
+            prepared.switch(&director.memory).follow(&director.memory);
         }
         // Taking the numbers back leaves those of the running plan as they were.
         let back = Difference::of(&plan, &director.plan);
