@@ -11,6 +11,8 @@ use crate::linux::network::{FibRoute, Network, NetworkError, Target};
 use crate::prefixes::Prefixes;
 use ipnet::IpNet;
 use marca_engine::layout::{Macs, NextHop, limits};
+use marca_engine::route::block_bits;
+use marca_tables::classifier::address;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
@@ -78,7 +80,26 @@ impl NextHops {
                 copy.by_prefix.insert(host, fib.next_hop(*interface, *address));
             }
         }
+        copy.tell_blocks();
         if copy.by_prefix.len() > limits::ROUTES as usize { Self::default() } else { copy }
+    }
+
+    /// Says of each prefix whether it leads the whole block of an address: it does but for blocks with longer ones in them,
+    /// which become prefixes of their own.
+    fn tell_blocks(&mut self) {
+        let is_longer = |net: &IpNet| net.prefix_len() > block(net).prefix_len();
+        let mixed: BTreeSet<IpNet> = self.by_prefix.keys().filter(|net| is_longer(net)).map(block).collect();
+        let known: Prefixes<Option<NextHop>> = self.by_prefix.iter().map(|(net, next)| (*net, *next)).collect();
+        for net in &mixed {
+            if let Some((_, next)) = known.longest(*net) {
+                self.by_prefix.entry(*net).or_insert(*next);
+            }
+        }
+        for (net, next) in &mut self.by_prefix {
+            if let Some(next) = next {
+                next.whole = u32::from(!is_longer(net) && !mixed.contains(net));
+            }
+        }
     }
 
     /// As packets look it up.
@@ -92,8 +113,14 @@ impl Fib {
     fn next_hop(&self, interface: u32, neighbour: IpAddr) -> Option<NextHop> {
         let source = *self.interfaces.get(&interface)?;
         let destination = *self.neighbours.get(&(interface, neighbour))?;
-        Some(NextHop { interface, macs: Macs::new(destination, source) })
+        Some(NextHop { interface, macs: Macs::new(destination, source), ..NextHop::default() })
     }
+}
+
+/// The block that a net is in, or its first one.
+fn block(net: &IpNet) -> IpNet {
+    let family = address(net.addr()).0;
+    IpNet::new_assert(net.addr(), block_bits(family)).trunc()
 }
 
 /// Where the routes of one prefix lead, if that is one way for every packet.
@@ -198,8 +225,8 @@ mod tests {
 
     fn known(fib: &Fib, address: &str) -> bool {
         let found = NextHops::of(fib).find(address.parse().unwrap());
-        let whole = NextHop { interface: 2, macs: Macs::new(GATEWAY_MAC, OWN_MAC) };
-        assert!(found.is_none_or(|found| found == whole));
+        let way = (2, Macs::new(GATEWAY_MAC, OWN_MAC));
+        assert!(found.is_none_or(|found| (found.interface, found.macs) == way));
         found.is_some()
     }
 
@@ -239,6 +266,35 @@ mod tests {
         assert!(known(&routes(200, 100), "198.51.100.7"));
         assert!(!known(&routes(100, 200), "198.51.100.7"));
         assert!(!known(&routes(100, 100), "198.51.100.7"));
+    }
+
+    #[test]
+    fn a_block_is_whole_where_all_of_its_addresses_go_one_way() {
+        let gateway = |destination| route(destination, Some("192.0.2.254"), 0);
+        let fib = fib(vec![
+            gateway("0.0.0.0/0"),
+            gateway("198.51.0.0/16"),
+            gateway("203.0.113.128/25"),
+            route("192.0.2.0/24", None, 0),
+            route("::/0", Some("2001:db8::fe"), 0),
+            route("2001:db8:7::/48", Some("2001:db8::fe"), 0),
+        ]);
+        let copy = NextHops::of(&fib);
+        let whole = |address: &str| copy.find(address.parse().unwrap()).unwrap().whole == 1;
+        assert!(whole("8.8.8.8") && whole("2001:db9::1"), "behind the default route");
+        assert!(whole("198.51.100.7"), "a block itself");
+        assert!(!whole("203.0.113.200") && !whole("203.0.7.7"), "a part goes another way, if only by name");
+        assert!(!whole("192.0.77.1") && !whole("192.0.2.7"), "some are on the link");
+        assert!(!whole("2001:db8:7::1") && !whole("2001:db8:8::1"), "the same of IPv6");
+        assert!(known(&fib, "203.0.7.7") && known(&fib, "192.0.77.1"), "the rest of a block goes where it would");
+        assert!(!known(&fib, "192.0.2.8"));
+    }
+
+    #[test]
+    fn the_rest_of_a_block_whose_way_is_not_known_is_left_to_the_kernel() {
+        let routes = vec![route("0.0.0.0/0", Some("192.0.2.253"), 0), route("203.0.113.0/24", Some("192.0.2.254"), 0)];
+        assert!(known(&fib(routes.clone()), "203.0.113.7"));
+        assert!(!known(&fib(routes), "203.0.7.7"));
     }
 
     #[test]

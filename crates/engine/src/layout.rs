@@ -8,7 +8,7 @@ pub use marca_atomic::{Word32, Word64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Of all layouts in this file: daemon and pinned tables must agree.
-pub const LAYOUT_VERSION: u32 = 15;
+pub const LAYOUT_VERSION: u32 = 16;
 
 /// Limits, each with its reason.
 pub mod limits {
@@ -51,7 +51,7 @@ pub mod limits {
     pub const SHORTCUTS: usize = 1 << 10;
     /// Doors of a processor (48 KiB); a power of two.
     pub const DOORS: usize = 1 << 10;
-    /// Clients to whom a processor remembers the next hop (10 KiB); a power of two.
+    /// Clients, or blocks of them, to which a processor remembers the next hop (10 KiB); a power of two.
     pub const HOPS: usize = 1 << 8;
     /// Room for the counters of packets by reason; a power of two.
     pub const REASONS: usize = 64;
@@ -102,7 +102,7 @@ impl Address {
 
     /// Of what [`Address::words`] gives.
     #[inline(always)]
-    pub fn of_words(words: [u64; 2]) -> Self {
+    pub const fn of_words(words: [u64; 2]) -> Self {
         Self(words)
     }
 
@@ -576,10 +576,13 @@ pub mod state_bits {
 
 record! {
     /// Copied routes: the next hop of a prefix.
-    NextHop = 16 {
+    NextHop = 24 {
         /// 0: the kernel must be asked.
         interface: u32,
         macs: Macs,
+        /// 1: an address whose longest prefix this is shares it with its whole block ([`crate::route::block_bits`]).
+        whole: u32,
+        spare: u32,
     }
 }
 
@@ -665,12 +668,12 @@ pub struct Door {
 }
 const _: () = assert!(size_of::<Door>() == 48);
 
-/// What the copied routes say of an address. See [`crate::route`].
+/// What the copied routes say of an address, or of all in its block. See [`crate::route`].
 #[repr(C, align(8))]
 #[derive(Debug, Default)]
 pub struct Hop {
     pub address: [Word64; 2],
-    /// Its family, and [`Processor::generation`] above. 0: of no address.
+    /// Its family, whether it is a block, and [`Processor::generation`] above. 0: of no address.
     pub foundation: Word64,
     /// As in [`NextHop`].
     pub interface: Word32,

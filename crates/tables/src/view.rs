@@ -2,8 +2,8 @@
 
 use crate::memory::Memory;
 use marca_engine::layout::{
-    Address, AddressCell, Cell as Record, Condition, Control, Destination, Fragment, Load, Neighbour, PortCell,
-    Processor, RangeCell, Real, Server, Service, Slot, Traffic, V4, Vip, Word64,
+    Address, AddressCell, Cell as Record, Condition, Control, Destination, Fragment, Load, Neighbour, NextHop,
+    PortCell, Processor, RangeCell, Real, Server, Service, Slot, Traffic, V4, Vip, Word64,
 };
 use marca_engine::reason::Reason;
 use marca_engine::tables::{CellTable, Route, RouteQuery, Scan, Step, Tables};
@@ -18,6 +18,8 @@ pub struct View<'a> {
     pub now: u32,
     /// Where replies to clients leave.
     pub route: Route,
+    /// What the copied routes say of any address.
+    pub hop: Option<NextHop>,
     pub reasons: BTreeMap<&'static str, u64>,
     pub traffic: RefCell<BTreeMap<u32, Traffic>>,
     /// How many records of connections and templates were looked at.
@@ -34,6 +36,7 @@ impl<'a> View<'a> {
             memory,
             now,
             route: Route::None,
+            hop: None,
             reasons: BTreeMap::new(),
             traffic: RefCell::default(),
             looks: Cell::new(0),
@@ -165,6 +168,10 @@ impl Tables for View<'_> {
 
     fn now(&self) -> u32 {
         self.now
+    }
+
+    fn next_hop(&self, _: u8, _: &Address) -> Option<NextHop> {
+        self.hop
     }
 
     fn route(&self, _: &RouteQuery) -> Route {

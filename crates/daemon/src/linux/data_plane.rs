@@ -65,7 +65,7 @@ pub struct Maps {
     traffic: Region<Traffic>,
     refused: PerCpuArray<MapData, u64>,
     prefixes: LpmTrie<MapData, [u32; 6], u32>,
-    routes: LpmTrie<MapData, [u32; 6], Words<2>>,
+    routes: LpmTrie<MapData, [u32; 6], Words<3>>,
     /// What was last written to `routes`.
     next_hops: BTreeMap<IpNet, Option<NextHop>>,
 }

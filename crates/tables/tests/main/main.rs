@@ -16,6 +16,7 @@
 //! | `floods` | forged clients |
 //! | `ftp` | control connections that are read |
 //! | `fullnat` | sources of the director's own, and whose they are |
+//! | `hops` | what a processor remembers of routes |
 //! | `fragments` | pieces of packets, and how many are remembered |
 //! | `rewriting` | frames there and back, checksums |
 //! | `numbers` | ids and keys |
@@ -32,6 +33,7 @@ mod flows;
 mod fragments;
 mod ftp;
 mod fullnat;
+mod hops;
 mod ipvs;
 mod load;
 mod many;
