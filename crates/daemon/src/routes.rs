@@ -87,18 +87,24 @@ impl NextHops {
     /// Says of each prefix whether it leads the whole block of an address: it does but for blocks with longer ones in them,
     /// which become prefixes of their own.
     fn tell_blocks(&mut self) {
-        let is_longer = |net: &IpNet| net.prefix_len() > block(net).prefix_len();
-        let mixed: BTreeSet<IpNet> = self.by_prefix.keys().filter(|net| is_longer(net)).map(block).collect();
         let known: Prefixes<Option<NextHop>> = self.by_prefix.iter().map(|(net, next)| (*net, *next)).collect();
-        for net in &mixed {
-            if let Some((_, next)) = known.longest(*net) {
-                self.by_prefix.entry(*net).or_insert(*next);
+        let nets: Vec<IpNet> = self.by_prefix.keys().copied().collect();
+        let mut mixed = BTreeSet::new();
+        for block in nets.iter().flat_map(blocks_around) {
+            if mixed.insert(block)
+                && let Some((_, next)) = known.longest(block)
+            {
+                self.by_prefix.entry(block).or_insert(*next);
             }
         }
         for (net, next) in &mut self.by_prefix {
-            if let Some(next) = next {
-                next.whole = u32::from(!is_longer(net) && !mixed.contains(net));
-            }
+            let Some(next) = next else { continue };
+            let [small, large] = block_bits(address(net.addr()).0);
+            next.whole = match net.prefix_len() {
+                len if len > small || (len == small && mixed.contains(net)) => 0,
+                len if len > large || (len == large && mixed.contains(net)) => 1,
+                _ => 2,
+            };
         }
     }
 
@@ -117,10 +123,11 @@ impl Fib {
     }
 }
 
-/// The block that a net is in, or its first one.
-fn block(net: &IpNet) -> IpNet {
-    let family = address(net.addr()).0;
-    IpNet::new_assert(net.addr(), block_bits(family)).trunc()
+/// The blocks of which a net is a part.
+fn blocks_around(net: &IpNet) -> impl Iterator<Item = IpNet> + use<> {
+    let net = *net;
+    let bits = block_bits(address(net.addr()).0).into_iter().filter(move |bits| *bits < net.prefix_len());
+    bits.map(move |bits| IpNet::new_assert(net.addr(), bits).trunc())
 }
 
 /// Where the routes of one prefix lead, if that is one way for every packet.
@@ -280,12 +287,17 @@ mod tests {
             route("2001:db8:7::/48", Some("2001:db8::fe"), 0),
         ]);
         let copy = NextHops::of(&fib);
-        let whole = |address: &str| copy.find(address.parse().unwrap()).unwrap().whole == 1;
-        assert!(whole("8.8.8.8") && whole("2001:db9::1"), "behind the default route");
-        assert!(whole("198.51.100.7"), "a block itself");
-        assert!(!whole("203.0.113.200") && !whole("203.0.7.7"), "a part goes another way, if only by name");
-        assert!(!whole("192.0.77.1") && !whole("192.0.2.7"), "some are on the link");
-        assert!(!whole("2001:db8:7::1") && !whole("2001:db8:8::1"), "the same of IPv6");
+        let whole = |address: &str| copy.find(address.parse().unwrap()).unwrap().whole;
+        assert_eq!([whole("8.8.8.8"), whole("2001:db9::1")], [2, 2], "behind the default route");
+        assert_eq!(whole("198.51.100.7"), 2, "a block itself");
+        assert_eq!([whole("203.0.113.200"), whole("203.0.113.7")], [0, 0], "a part goes another way, if only by name");
+        assert_eq!([whole("203.0.7.7"), whole("203.1.7.7")], [1, 2], "other blocks around and beside it");
+        assert_eq!([whole("192.0.2.7"), whole("192.0.77.1")], [0, 1], "some are on the link");
+        assert_eq!(
+            [whole("2001:db8:7::1"), whole("2001:db8:8::1")],
+            [1, 1],
+            "a small block, and another one in the same large one"
+        );
         assert!(known(&fib, "203.0.7.7") && known(&fib, "192.0.77.1"), "the rest of a block goes where it would");
         assert!(!known(&fib, "192.0.2.8"));
     }

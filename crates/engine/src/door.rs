@@ -219,7 +219,7 @@ fn to_server<P: Packet, T: Tables>(p: &mut P, t: &T, arrived: &Arrived, class: &
 fn to_client<P: Packet, T: Tables>(p: &mut P, t: &T, arrived: &Arrived, unique: Unique) -> Option<Turn> {
     let Arrived { h, control, processor, .. } = arrived;
     let known = look::known_reply(t, control, h, Some(unique), Some(&processor.foreseen))?;
-    let next = route::recalled(t, control, processor, h.family, &h.destination, processor.foreseen.get())?;
+    let next = route::recalled(t, control, processor, h.family, &h.destination)?;
     if h.ttl <= 1 {
         return None;
     }

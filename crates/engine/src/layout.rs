@@ -580,7 +580,8 @@ record! {
         /// 0: the kernel must be asked.
         interface: u32,
         macs: Macs,
-        /// 1: an address whose longest prefix this is shares it with its whole block ([`crate::route::block_bits`]).
+        /// An address whose longest prefix this is shares it with its whole block: 1: the small one, 2: the large one
+        /// ([`crate::route::block_bits`]).
         whole: u32,
         spare: u32,
     }

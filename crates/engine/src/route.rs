@@ -7,7 +7,7 @@
 //!
 //! The copy is a map of the kernel's, where finding the longest prefix costs as much as a fifth of a reply's work. Each processor
 //! remembers what it has found, until the daemon has written the copy anew ([`Processor::generation`]): for a client's whole
-//! block ([`block_bits`]) where that has one way ([`NextHop::whole`]), else for the client.
+//! block ([`block_bits`]) where that has one way ([`NextHop::whole`]), else for the client alone.
 
 use crate::layout::{Address, Control, Hop, Macs, NextHop, Processor, V4, control_flags, limits};
 use crate::tables::{Route, RouteQuery, Tables};
@@ -60,21 +60,79 @@ pub fn copied<T: Tables>(t: &T, control: &Control, family: u8, destination: &Add
     if next.interface != 0 { Some(next) } else { None }
 }
 
-/// Addresses that have so many bits in common are a block: few enough of those for a processor to remember the ways to
-/// the clients of an Internet service, and so small that most have one way (IPv6: what a provider is given, RFC 6177).
-pub const fn block_bits(family: u8) -> u8 {
-    if family == V4 { 16 } else { 32 }
+/// How many bits the addresses of a block have in common, of the small ones and the large ones. A block with one way is
+/// remembered as one: a processor has room for the large ones of an Internet service's clients (of IPv6, what a provider is
+/// given, RFC 6177); in the director's neighbourhood, where large ones have several ways, small ones may still have one.
+pub const fn block_bits(family: u8) -> [u8; 2] {
+    if family == V4 { [24, 16] } else { [48, 32] }
 }
 
-/// The block of an address.
-#[inline(always)]
-fn block(family: u8, address: &Address) -> Address {
-    const V4_BLOCK: Address = Address::v4([0xff, 0xff, 0, 0]);
-    const V6_BLOCK: Address = Address::of_words([0xffff_ffff, 0]);
-    address.masked(if family == V4 { &V4_BLOCK } else { &V6_BLOCK })
+/// Of whom a hop is remembered.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Of {
+    /// An address.
+    One = 0,
+    /// A small block of them.
+    Small = 1,
+    /// A large one.
+    Large = 2,
 }
 
-/// As [`copied`], and remembered for the packets that follow. `hash`: any one of the destination.
+/// Where a hop is remembered, and of whom.
+struct Remembered<'p> {
+    hop: &'p Hop,
+    address: Address,
+    foundation: u64,
+}
+
+impl<'p> Remembered<'p> {
+    /// Not seeded: where addresses meet each other the newest stays, and the rest are looked up.
+    #[inline(always)]
+    fn of(of: Of, processor: &'p Processor, family: u8, address: &Address) -> Option<Self> {
+        const BITS: u32 = limits::HOPS.trailing_zeros();
+        let mask = match (of, family) {
+            (Of::One, _) => Address::of_words([u64::MAX; 2]),
+            (Of::Small, V4) => Address::v4([0xff, 0xff, 0xff, 0]),
+            (Of::Large, V4) => Address::v4([0xff, 0xff, 0, 0]),
+            (Of::Small, _) => Address::of_words([0xffff_ffff_ffff, 0]),
+            (Of::Large, _) => Address::of_words([0xffff_ffff, 0]),
+        };
+        let address = address.masked(&mask);
+        let [a, b] = address.words();
+        let place = (a ^ b ^ of as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - BITS);
+        let hop = processor.hops.get(place as usize)?;
+        // Read before the routes are: what is found in old ones will count as old.
+        let generation = u64::from(processor.generation.get());
+        Some(Self { hop, address, foundation: u64::from(family) | (of as u64) << 8 | generation << 32 })
+    }
+
+    #[inline(always)]
+    fn is_there(&self) -> bool {
+        let ([a, b], hop) = (self.address.words(), self.hop);
+        hop.foundation.get() == self.foundation && hop.address[0].get() == a && hop.address[1].get() == b
+    }
+
+    #[inline(always)]
+    fn get(&self) -> NextHop {
+        let [m0, m1, m2] = &self.hop.macs;
+        let macs = Macs([m0.get(), m1.get(), m2.get()]);
+        NextHop { interface: self.hop.interface.get(), macs, ..NextHop::default() }
+    }
+
+    #[inline(always)]
+    fn set(&self, next: &NextHop) {
+        let ([a, b], Macs([m0, m1, m2]), hop) = (self.address.words(), next.macs, self.hop);
+        hop.address[0].set(a);
+        hop.address[1].set(b);
+        hop.foundation.set(self.foundation);
+        hop.interface.set(next.interface);
+        hop.macs[0].set(m0);
+        hop.macs[1].set(m1);
+        hop.macs[2].set(m2);
+    }
+}
+
+/// As [`copied`], and remembered for the packets that follow.
 #[inline(always)]
 pub fn recalled<T: Tables>(
     t: &T,
@@ -82,61 +140,26 @@ pub fn recalled<T: Tables>(
     processor: &Processor,
     family: u8,
     destination: &Address,
-    hash: u64,
 ) -> Option<NextHop> {
-    // Read before the routes are: what is found in old ones will count as old.
-    let foundation = u64::from(family) | u64::from(processor.generation.get()) << 32;
-    let block = block(family, destination);
-    let shared = processor.hops.get(place(&block))?;
-    let own = processor.hops.get(hash as usize & (limits::HOPS - 1))?;
-    let hop = if is(shared, foundation | OF_BLOCK, &block) {
-        shared
-    } else if is(own, foundation, destination) {
-        own
+    let large = Remembered::of(Of::Large, processor, family, destination)?;
+    let small = Remembered::of(Of::Small, processor, family, destination)?;
+    let one = Remembered::of(Of::One, processor, family, destination)?;
+    let next = if large.is_there() {
+        large.get()
+    } else if small.is_there() {
+        small.get()
+    } else if one.is_there() {
+        one.get()
     } else {
         let next = copied(t, control, family, destination)?;
-        if next.whole != 0 {
-            remember(shared, foundation | OF_BLOCK, &block, &next);
-        } else {
-            remember(own, foundation, destination, &next);
+        match next.whole {
+            0 => one.set(&next),
+            1 => small.set(&next),
+            _ => large.set(&next),
         }
         return Some(next);
     };
-    if !holds(control, t.now()) {
-        return None;
-    }
-    let [m0, m1, m2] = &hop.macs;
-    let macs = Macs([m0.get(), m1.get(), m2.get()]);
-    Some(NextHop { interface: hop.interface.get(), macs, ..NextHop::default() })
-}
-
-/// In [`Hop::foundation`], above the family.
-const OF_BLOCK: u64 = 1 << 8;
-
-/// Where a block's hop is. Not seeded: where blocks meet each other the newest stays, and the rest are looked up.
-#[inline(always)]
-fn place(block: &Address) -> usize {
-    const BITS: u32 = limits::HOPS.trailing_zeros();
-    let [a, b] = block.words();
-    ((a ^ b).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - BITS)) as usize
-}
-
-#[inline(always)]
-fn is(hop: &Hop, foundation: u64, address: &Address) -> bool {
-    let [a, b] = address.words();
-    hop.foundation.get() == foundation && hop.address[0].get() == a && hop.address[1].get() == b
-}
-
-#[inline(always)]
-fn remember(hop: &Hop, foundation: u64, address: &Address, next: &NextHop) {
-    let ([a, b], Macs([m0, m1, m2])) = (address.words(), next.macs);
-    hop.address[0].set(a);
-    hop.address[1].set(b);
-    hop.foundation.set(foundation);
-    hop.interface.set(next.interface);
-    hop.macs[0].set(m0);
-    hop.macs[1].set(m1);
-    hop.macs[2].set(m2);
+    if holds(control, t.now()) { Some(next) } else { None }
 }
 
 /// Whether the copied routes may be used now.
