@@ -134,6 +134,8 @@ impl Director {
         let quorums: Vec<Said> = quorums.map(|(service, strength)| quorum(service, &strength)).collect();
         (self.configured, self.standings) = (configured, standings);
         (self.file, self.overrides) = (file, overrides);
+        // Who asks for what is in force reads the one or the other.
+        let saved = self.place.save_running(&wanted.text).map_err(DirectorError::from);
         self.tell_running(&wanted.config);
         (self.api, self.reload_when) = (wanted.config.api.clone(), wanted.config.router.reload);
         let mut replaced = Replaced {
@@ -150,6 +152,7 @@ impl Director {
         let mut failed = |what: Result<(), DirectorError>| {
             what.err().into_iter().for_each(|error| replaced.findings.push(format!("in force, but: {error}")));
         };
+        failed(saved);
         self.save_overrides();
         self.save_standings();
         failed(self.set_sysctls(&wanted.config));
@@ -158,7 +161,6 @@ impl Director {
             failed(self.attach(&wishes).map(drop));
         }
         failed(self.put_vips(&wanted.config, &interfaces).await);
-        failed(self.place.save_running(&wanted.text).map_err(DirectorError::from));
         replaced.findings.extend(self.findings(&interfaces));
         replaced.findings.extend(self.unwritten());
         Ok(replaced)
