@@ -3,7 +3,7 @@
 
 use crate::linux::grace::Grace;
 use marca_tables::Memory;
-use marca_tables::services::Left;
+use marca_tables::slots::Left;
 
 /// What is to be done when those of the last change are gone.
 #[derive(Debug)]

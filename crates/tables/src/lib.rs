@@ -13,6 +13,7 @@
 //! | `claims` | which service has a recorded connection's packets now |
 //! | [`records`] | connections and persistence, listed and ended one by one |
 //! | [`services`] | services, their real servers and slots, switched one at a time |
+//! | [`slots`] | which real server each slot of a table has |
 //! | `room` | where in a table there is room for them |
 //! | [`sweep`] | what has timed out |
 //! | [`explain`] | where a packet would go, and why |
@@ -29,6 +30,7 @@ pub mod records;
 pub mod region;
 mod room;
 pub mod services;
+pub mod slots;
 pub mod sweep;
 pub mod view;
 

@@ -4,17 +4,15 @@ use crate::classifier::{address, family_number};
 use crate::ids::{Ids, parts};
 use crate::memory::Memory;
 use crate::room::{Sources, Spans};
-use marca_config::model::{
-    BelowQuorum, Forward, OnFailure, PortRange, RateLimit, Reuse, Scheduler as Name, SchedulerFlags, Udp,
-};
+use crate::slots::{self, Left};
+use marca_config::model::{BelowQuorum, Forward, OnFailure, PortRange, RateLimit, Reuse, Scheduler as Name, Udp};
 use marca_config::plan::{Difference, Family, Plan, RealPlan, Role, ServicePlan, Standing};
 use marca_engine::forward::Method;
-use marca_engine::hash;
 use marca_engine::layout::{
-    Address, Macs, NO_REAL, Real, Server, Service, ServiceCell, V6, real_flags, service_flags, slot_bits,
+    Address, Macs, Real, Server, Service, ServiceCell, V6, real_flags, service_flags, slot_bits,
 };
 use marca_engine::rate;
-use marca_engine::schedule::{Scheduler, destination_hash, maglev, source_hash, threshold};
+use marca_engine::schedule::{Scheduler, maglev, threshold};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -191,10 +189,8 @@ impl<'p> Prepared<'p> {
                 memory.servers.set(place, server);
             }
             if let Some(slots) = slots {
-                write_slots(memory, slots, &old, new);
-                if same_mapping(&old, new) {
-                    left.0.push(Moved { from: old.slots, to: new.slots, len: new.slots_len });
-                }
+                slots::write(memory, slots, &old, new);
+                left.add(&old, new);
             }
             if *new != old {
                 switch(memory, *number, cell, *new);
@@ -209,44 +205,6 @@ impl<'p> Prepared<'p> {
         }
         memory.outdate_shortcuts();
         left
-    }
-}
-
-/// Places that services have left. Packets that were on their way have told slots there to ask records, perhaps when
-/// they had been copied already.
-#[derive(Debug, Default)]
-#[must_use = "slots that have moved are told what their former selves were"]
-pub struct Left(Vec<Moved>);
-
-/// Slots, where they were and where they are.
-#[derive(Debug)]
-struct Moved {
-    from: u32,
-    to: u32,
-    len: u32,
-}
-
-impl Left {
-    /// Has slots do what their former selves were told. To be called when all packets are gone that were on their way
-    /// before the switch, and in the same pass of the sweep: so long the watch filter has the packets of new connections
-    /// ask their records.
-    pub fn follow(self, memory: &Memory) {
-        let mut any = false;
-        for Moved { from, to, len } in self.0 {
-            for number in 0..len {
-                let (Some(old), Some(new)) = (memory.slots.at(from + number), memory.slots.at(to + number)) else {
-                    break;
-                };
-                let told = old.get() & (slot_bits::CONSULT | slot_bits::FRESH);
-                if new.get() & told != told {
-                    new.or(told);
-                    any = true;
-                }
-            }
-        }
-        if any {
-            memory.outdate_shortcuts();
-        }
     }
 }
 
@@ -374,7 +332,7 @@ impl Writer<'_> {
         (new.owner, new.part) = (owner, part.map_or(0, |part| 1 << part));
         new.servers_len = servers.len() as u32;
         let shares: Vec<u32> = plan.reals.iter().zip(&reals).map(|(p, &r)| self.table_weight(p, r, owner)).collect();
-        let table = table(plan, &reals, &shares, &old);
+        let table = slots::table(plan, &reals, &shares, &old);
         new.slots_len = table.len() as u32;
         if matches!(plan.scheduler, Name::Sh | Name::Dh) {
             new.sh_bits = table.len().trailing_zeros() as u8;
@@ -388,7 +346,7 @@ impl Writer<'_> {
         }
         let same_servers = old.servers_len == new.servers_len
             && servers.iter().enumerate().all(|(i, s)| self.memory.servers.get(old.servers + i as u32) == Some(*s));
-        let same_slots = same_mapping(&old, &new)
+        let same_slots = slots::same_mapping(&old, &new)
             && table.iter().enumerate().all(|(i, &real)| self.slot(old.slots + i as u32) == Some(real));
         new.servers = match same_servers {
             true => old.servers,
@@ -571,84 +529,6 @@ fn real(memory: &Memory, plan: &RealPlan, index: u32, changed: &Changed) {
 fn is_same(real: &Real, plan: &RealPlan, service: u32) -> bool {
     let (family, address) = plan.address.map_or((0, Address::default()), address);
     real.address == address && real.family == family && real.service == service
-}
-
-/// Slots whose real server changes ask records from now on; what asked them before goes on asking.
-fn write_slots(memory: &Memory, table: &[u32], old: &Service, new: &Service) {
-    for (number, &real) in (0..).zip(table) {
-        let mut bits = 0;
-        if same_mapping(old, new) {
-            let before = memory.slots.at(old.slots + number).map_or(0, |slot| slot.get());
-            bits = before & (slot_bits::RECORD | slot_bits::FRESH);
-            if before as u32 != real {
-                bits |= slot_bits::CONSULT | slot_bits::FRESH;
-            }
-        } else if *old != Service::default() {
-            // Clients have other slots now, or had none; records are where they were.
-            bits = slot_bits::CONSULT | slot_bits::FRESH;
-        }
-        if let Some(slot) = memory.slots.at(new.slots + number) {
-            slot.set(u64::from(real) | bits);
-        }
-    }
-}
-
-/// Whether every client that has a slot has the one of the same number in both.
-fn same_mapping(old: &Service, new: &Service) -> bool {
-    let flags = service_flags::TABLE | service_flags::HASH_PORT | service_flags::RECORDED;
-    old.slots_len == new.slots_len
-        && old.scheduler == new.scheduler
-        && old.mask == new.mask
-        && old.flags & flags == new.flags & flags
-}
-
-/// Which real server each slot has; empty for services without a table.
-fn table(plan: &ServicePlan, reals: &[u32], shares: &[u32], old: &Service) -> Vec<u32> {
-    let weights: Vec<u32> = plan.reals.iter().map(|r| u32::from(r.weight)).collect();
-    let SchedulerFlags { fallback, .. } = plan.scheduler_flags;
-    let mut table;
-    match plan.scheduler {
-        Name::Maglev => {
-            let size = maglev::table_size(reals.len());
-            // A table that is large enough stays as large as it is: another size would move every client's slot.
-            let kept = old.scheduler == Scheduler::Maglev as u8 && old.slots_len >= size && old.slots_len <= size * 8;
-            let size = if kept { old.slots_len } else { size };
-            table = vec![0; size as usize];
-            let shares = if fallback { &weights } else { shares };
-            let members: Vec<maglev::Member> = plan.reals.iter().zip(shares).map(|(r, &w)| member(r, w)).collect();
-            if !maglev::fill(&members, &mut table, &mut vec![maglev::Place::default(); members.len()]) {
-                return vec![NO_REAL; table.len()];
-            }
-        }
-        Name::Sh => {
-            table = vec![0; 1 << source_hash::table_bits(&weights)];
-            if reals.is_empty() {
-                return vec![NO_REAL; table.len()];
-            }
-            source_hash::fill(&weights, &mut table);
-        }
-        Name::Dh => {
-            table = vec![0; 1 << destination_hash::table_bits(reals.len())];
-            if reals.is_empty() {
-                return vec![NO_REAL; table.len()];
-            }
-            destination_hash::fill(reals.len(), &mut table);
-        }
-        _ => return Vec::new(),
-    }
-    if fallback && plan.scheduler != Name::Maglev {
-        source_hash::fall_back(&weights, &mut table);
-    }
-    let takes = |server: &u32| if weights[*server as usize] > 0 { reals[*server as usize] } else { NO_REAL };
-    table.iter().map(takes).collect()
-}
-
-/// The hashes are of what names a real server for all directors alike, and unseeded, so that two directors make the
-/// same table.
-fn member(real: &RealPlan, weight: u32) -> maglev::Member {
-    let (family, address) = real.address.map_or((0, Address::default()), address);
-    let hash = hash::address(0, &address, u64::from(family));
-    maglev::Member { offset: hash as u32, skip: (hash >> 32) as u32, weight }
 }
 
 fn mask(plan: &ServicePlan) -> Address {

@@ -7,7 +7,7 @@ use crate::linux::attach::Wish;
 use crate::linux::network::Interface;
 use crate::settling::Settling;
 use crate::vips::{self, Announcements};
-use marca_tables::services::Left;
+use marca_tables::slots::Left;
 use std::time::Instant;
 
 impl Director {

@@ -9,7 +9,7 @@ use marca_config::plan::Touched;
 use marca_tables::classifier;
 use marca_tables::ids::IdKind;
 use marca_tables::memory::Memory;
-use marca_tables::services::Left;
+use marca_tables::slots::Left;
 use std::time::{Duration, Instant};
 
 impl Director {
